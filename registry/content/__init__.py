@@ -1,0 +1,1 @@
+"""Blobs and image layouts on disk, and layer compression."""

@@ -1,0 +1,171 @@
+"""Images in a store: from a descriptor to checked manifest and config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from registry.content.compression import open_layer
+from registry.content.verify import VerifyingReader
+from registry.errors import (
+    BlobMissingError,
+    ManifestInvalidError,
+    PlatformMissingError,
+    SizeMismatchError,
+)
+from registry.oci.image_config import ImageConfig
+from registry.oci.manifest import MAX_DOCUMENT_SIZE, Index, Manifest, parse_manifest
+from registry.oci.media_types import is_config, is_index, is_layer, is_manifest
+from registry.oci.platform import Platform, best_match, host_platform
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from registry.content.store import BlobStore
+    from registry.oci.descriptor import Descriptor
+
+ATTESTATION_ANNOTATION: Final = "vnd.docker.reference.type"
+"""Marks the entries of an index that are no images. Source: BuildKit, docs/attestations/attestation-storage.md."""
+
+MAX_INDEX_DEPTH: Final = 4
+"""How many indexes may lie within each other; real ones do not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One platform's image: *descriptor* names *manifest*, which names *config*. The digest of the config is its id."""
+
+    descriptor: Descriptor
+    manifest: Manifest
+    config: ImageConfig
+
+
+def load_image(store: BlobStore, descriptor: Descriptor, platform: Platform | None = None) -> Image:
+    """Read and verify the manifest and config of an image; its layers need not be there.
+
+    Args:
+        store: has the documents.
+        descriptor: of a manifest, or of an index to choose from.
+        platform: what to choose from an index, the machine's own if None. A manifest is taken as it is.
+
+    Raises:
+        BlobMissingError: a document is not in the store.
+        ContentError: one is damaged.
+        ManifestInvalidError: one breaks the specification, or is no image.
+        PlatformMissingError: the index has nothing that runs on *platform*.
+    """
+    wanted = platform or host_platform()
+    for _ in range(MAX_INDEX_DEPTH):
+        document = _read_document(store, descriptor)
+        if isinstance(document, Manifest):
+            return Image(descriptor=descriptor, manifest=document, config=_read_config(store, document.config))
+        descriptor = choose_manifest(document, wanted, subject=f"index {descriptor.digest}", store=store)
+    raise ManifestInvalidError(subject=f"index {descriptor.digest}", path="manifests", reason="indexes within indexes")
+
+
+def choose_manifest(index: Index, wanted: Platform, *, subject: str, store: BlobStore | None = None) -> Descriptor:
+    """Return the entry of *index* that fits *wanted* best; the first of equals.
+
+    Entries that do not say their platform are looked into, if *store* has them, when none of the others fits.
+
+    Raises:
+        PlatformMissingError: none fits; the hint says which there are.
+    """
+    images = [entry for entry in index.manifests if _is_image(entry)]
+    best = best_match((entry.platform for entry in images if entry.platform is not None), wanted)
+    if best is not None:
+        return next(entry for entry in images if entry.platform == best)
+    for entry in images:
+        if entry.platform is None and (is_index(entry.media_type) or _fits(store, entry, wanted)):
+            return entry
+    available = tuple(dict.fromkeys(str(entry.platform) for entry in images if entry.platform is not None))
+    raise PlatformMissingError(wanted=str(wanted), available=available, subject=subject)
+
+
+def validate_image(store: BlobStore, image: Image, *, content: bool = False) -> None:
+    """Check that an image is complete and agrees with itself.
+
+    Layers are present, of a known media type and of the length the manifest says, and there is one diff_id each.
+
+    Args:
+        store: has the blobs.
+        image: what to check.
+        content: also read every layer and compare digest and diff_id.
+
+    Raises:
+        BlobMissingError: a blob is missing.
+        ContentError: a blob is damaged, or unpacks to something else than the config says.
+        ManifestInvalidError: manifest and config disagree.
+    """
+    layers, diff_ids = image.manifest.layers, image.config.diff_ids
+    subject = f"image {image.descriptor.digest}"
+    if len(layers) != len(diff_ids):
+        reason = f"the manifest has {len(layers)} layers, the config {len(diff_ids)} diff_ids"
+        raise ManifestInvalidError(subject=subject, path="rootfs.diff_ids", reason=reason)
+    for position, layer in enumerate(layers):
+        if not is_layer(layer.media_type):
+            reason = f"media type {layer.media_type} is no layer"
+            raise ManifestInvalidError(subject=subject, path=f"layers[{position}].mediaType", reason=reason)
+    for blob in (image.descriptor, image.manifest.config, *layers):
+        _check_size(store, blob)
+    if content:
+        _check_layers(store, image)
+
+
+def missing_blobs(store: BlobStore, descriptors: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
+    """Return those of *descriptors* whose blobs are not in *store*, each digest once, in order."""
+    unique: dict[str, Descriptor] = {}
+    for descriptor in descriptors:
+        unique.setdefault(descriptor.digest, descriptor)
+    return tuple(descriptor for descriptor in unique.values() if not store.has(descriptor.digest))
+
+
+def _read_document(store: BlobStore, descriptor: Descriptor) -> Manifest | Index:
+    subject = f"manifest {descriptor.digest}"
+    if not (is_manifest(descriptor.media_type) or is_index(descriptor.media_type)):
+        reason = f"media type {descriptor.media_type} is neither manifest nor index"
+        raise ManifestInvalidError(subject=subject, path="mediaType", reason=reason)
+    return parse_manifest(_read(store, descriptor), descriptor.media_type, subject=subject)
+
+
+def _read_config(store: BlobStore, descriptor: Descriptor) -> ImageConfig:
+    subject = f"config {descriptor.digest}"
+    if not is_config(descriptor.media_type):
+        reason = f"an artifact of type {descriptor.media_type} is no image"
+        raise ManifestInvalidError(subject=subject, path="config.mediaType", reason=reason)
+    return ImageConfig.from_bytes(_read(store, descriptor), subject=subject)
+
+
+def _read(store: BlobStore, descriptor: Descriptor) -> bytes:
+    data = store.read_bytes(descriptor.digest, limit=MAX_DOCUMENT_SIZE)
+    if len(data) != descriptor.size:
+        raise SizeMismatchError(expected=descriptor.size, actual=len(data), subject=f"blob {descriptor.digest}")
+    return data
+
+
+def _is_image(entry: Descriptor) -> bool:
+    if ATTESTATION_ANNOTATION in entry.annotations:
+        return False
+    return is_manifest(entry.media_type) or is_index(entry.media_type)
+
+
+def _fits(store: BlobStore | None, entry: Descriptor, wanted: Platform) -> bool:
+    if store is None:
+        return False
+    try:
+        return load_image(store, entry).config.platform.matches(wanted)
+    except (BlobMissingError, ManifestInvalidError):
+        return False
+
+
+def _check_size(store: BlobStore, descriptor: Descriptor) -> None:
+    size = store.size(descriptor.digest)
+    if size != descriptor.size:
+        raise SizeMismatchError(expected=descriptor.size, actual=size, subject=f"blob {descriptor.digest}")
+
+
+def _check_layers(store: BlobStore, image: Image) -> None:
+    for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
+        blob = store.open_verified(layer.digest, size=layer.size)
+        with open_layer(blob, media_type=layer.media_type) as tar:
+            VerifyingReader(tar, diff_id, subject=f"tar of layer {layer.digest}").verify()

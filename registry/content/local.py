@@ -1,0 +1,269 @@
+"""Blobs in a directory, the `blobs/` of an OCI image layout.
+
+Any number of processes may read and write one store. A blob is written to the temporary directory, synchronised, and
+renamed, so a crash leaves at most a temporary file. See `registry.content.paths` for the tree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
+
+from registry.content.paths import NO_SPACE, blob_file, blobs_directory
+from registry.content.store import BlobInfo
+from registry.content.verify import VerifyingReader
+from registry.errors import (
+    BlobMissingError,
+    BlobTooLargeError,
+    ContentError,
+    DigestInvalidError,
+    DigestMismatchError,
+    SizeMismatchError,
+    StoreFullError,
+)
+from registry.oci.digest import HEX_LENGTHS, Digest, digest_algorithm, parse_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+
+class LocalBlobStore:
+    """The blobs of an image layout on disk.
+
+    Directories are made when first needed. Blobs are trusted by name alone, except where a method says `verified`.
+
+    Args:
+        images: the layout's directory.
+        temporary: where unfinished blobs lie; on the same filesystem.
+    """
+
+    def __init__(self, images: Path, *, temporary: Path) -> None:
+        self._images = images
+        self._temporary = temporary
+
+    def path(self, digest: Digest) -> Path:
+        """Return where a blob lies, whether it exists or not.
+
+        Raises:
+            DigestInvalidError: *digest* is not one; nothing else ever becomes a part of a path.
+        """
+        return blob_file(self._images, digest)
+
+    def has(self, digest: Digest) -> bool:
+        """Tell whether the blob is there; its bytes are not looked at."""
+        return self.path(digest).is_file()
+
+    def size(self, digest: Digest) -> int:
+        """Return the length of a blob.
+
+        Raises:
+            BlobMissingError: it is not there.
+        """
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError as error:
+            raise BlobMissingError(digest) from error
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """Open a blob for reading, unverified and unbuffered; the caller closes it.
+
+        Raises:
+            BlobMissingError: it is not there.
+            ContentError: it cannot be opened.
+        """
+        try:
+            return open(self.path(digest), "rb", buffering=0)
+        except FileNotFoundError as error:
+            raise BlobMissingError(digest) from error
+        except OSError as error:
+            raise ContentError(f"blob cannot be opened, {error.strerror}: `{digest}`") from error
+
+    def open_verified(self, digest: Digest, *, size: int | None = None) -> BinaryIO:
+        """Open a blob for reading; the read that meets its end checks digest and, if given, *size*.
+
+        Raises:
+            BlobMissingError: it is not there.
+            ContentError: it cannot be opened. The reader raises DigestMismatchError and SizeMismatchError.
+        """
+        reader = VerifyingReader(self.open(digest), digest, size=size, subject=f"blob {digest}")
+        # A RawIOBase has every method of BinaryIO that a reader may call; typeshed does not relate the two.
+        return cast("BinaryIO", reader)
+
+    def read_bytes(self, digest: Digest, *, limit: int) -> bytes:
+        """Return a whole blob, verified.
+
+        Raises:
+            BlobMissingError: it is not there.
+            BlobTooLargeError: it is longer than *limit* bytes.
+            DigestMismatchError: it is damaged.
+        """
+        size = self.size(digest)
+        if size > limit:
+            raise BlobTooLargeError(digest, size=size, limit=limit)
+        with self.open_verified(digest, size=size) as blob:
+            return blob.read()
+
+    def writer(self) -> LocalBlobWriter:
+        """Start a blob whose digest is not known yet.
+
+        Raises:
+            StoreFullError: no space, quota or inode is left.
+            ContentError: the temporary directory cannot be written.
+        """
+        return LocalBlobWriter(self._images, self._temporary)
+
+    def put(self, data: bytes) -> BlobInfo:
+        """Store *data* under its sha256 digest. Idempotent.
+
+        Raises:
+            StoreFullError: no space, quota or inode is left.
+        """
+        with self.writer() as writer:
+            writer.write(data)
+            return writer.commit()
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob; nothing happens if it is not there. Open readers keep their bytes."""
+        self.path(digest).unlink(missing_ok=True)
+
+    def walk(self) -> Iterator[BlobInfo]:
+        """Yield every blob, in no order; those that come or go meanwhile may be missed. Foreign names are passed by."""
+        for algorithm in HEX_LENGTHS:
+            try:
+                entries = os.scandir(blobs_directory(self._images, algorithm))
+            except FileNotFoundError:
+                continue
+            with entries:
+                for entry in entries:
+                    try:
+                        digest = parse_digest(f"{algorithm}:{entry.name}")
+                        yield BlobInfo(digest, entry.stat().st_size)
+                    except (DigestInvalidError, FileNotFoundError):
+                        continue
+
+
+class LocalBlobWriter:
+    """A blob being written to a temporary file, hashed on the way. Used from one thread at a time."""
+
+    def __init__(self, images: Path, temporary: Path) -> None:
+        self._images = images
+        self._temporary = temporary
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._path = temporary / f"blob-{os.urandom(8).hex()}"
+        self._fd: int | None = self._create()
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append all of *data*; return its length.
+
+        Raises:
+            StoreFullError: no space or quota is left; the temporary file is removed.
+        """
+        if self._fd is None:
+            raise ValueError("write to a closed blob")
+        self._hash.update(data)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            self.abort()
+            raise self._wrap(error) from error
+        self._size += len(data)
+        return len(data)
+
+    def commit(self, expected: Digest | None = None, size: int | None = None) -> BlobInfo:
+        """Make the written bytes visible under their digest and close the writer, also on error.
+
+        A blob that is already there stays as it is and only gets a new time stamp, which tells a collector that it is
+        wanted again; one of another length is damaged and is replaced.
+
+        Raises:
+            DigestMismatchError: the bytes do not hash to *expected*; nothing is stored.
+            SizeMismatchError: the length differs from *size*; nothing is stored.
+            StoreFullError: no space or quota is left; nothing is stored.
+        """
+        if self._fd is None:
+            raise ValueError("commit of a closed blob")
+        try:
+            digest = self._check(expected, size)
+            target = blob_file(self._images, digest)
+            if not self._is_stored(target):
+                os.fdatasync(self._fd)
+                self._publish(target)
+            return BlobInfo(digest, self._size)
+        except OSError as error:
+            raise self._wrap(error) from error
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Forget the written bytes. Idempotent, and without effect after `commit`."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+            self._path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def _create(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            try:
+                return os.open(self._path, flags, 0o644)
+            except FileNotFoundError:
+                self._temporary.mkdir(parents=True, exist_ok=True)
+                return os.open(self._path, flags, 0o644)
+        except OSError as error:
+            raise self._wrap(error) from error
+
+    def _check(self, expected: Digest | None, size: int | None) -> Digest:
+        if size is not None and size != self._size:
+            raise SizeMismatchError(expected=size, actual=self._size, subject=f"blob {expected or ''}".rstrip())
+        digest = Digest("sha256:" + self._hash.hexdigest())
+        if expected is None or expected == digest:
+            return digest
+        algorithm = digest_algorithm(parse_digest(expected))
+        if algorithm != "sha256":
+            digest = self._rehash(algorithm)
+        if expected != digest:
+            raise DigestMismatchError(expected=expected, actual=digest, subject=f"blob {expected}")
+        return digest
+
+    def _rehash(self, algorithm: str) -> Digest:
+        # Blobs named by sha512 are rare, so a second read is better than hashing every blob twice.
+        with open(self._path, "rb") as file:
+            return Digest(f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}")
+
+    def _is_stored(self, target: Path) -> bool:
+        try:
+            if target.stat().st_size != self._size:
+                return False
+            os.utime(target)
+        except FileNotFoundError:
+            return False
+        except PermissionError:
+            # Another user's blob cannot be touched, but it is there.
+            return True
+        return True
+
+    def _publish(self, target: Path) -> None:
+        try:
+            self._path.rename(target)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._path.rename(target)
+
+    def _wrap(self, error: OSError) -> ContentError:
+        if error.errno in NO_SPACE:
+            return StoreFullError(str(self._images), str(error.strerror))
+        return ContentError(f"blob cannot be written, {error.strerror}: `{self._temporary}`")

@@ -1,0 +1,90 @@
+"""Readers that check what they read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import BinaryIO
+
+from registry.errors import DigestMismatchError, SizeMismatchError
+from registry.oci.digest import Digest, digest_algorithm, digest_hex
+
+
+class VerifyingReader(io.RawIOBase):
+    """Passes a stream through, and checks digest and length when it ends.
+
+    Only the read that meets the end checks, so a reader who stops early has verified nothing; `verify` reads the
+    rest. A stream that grows past *size* fails as soon as it does. Closing closes *stream*.
+
+    Args:
+        stream: the bytes; `read(n)` is all that is used.
+        digest: what they have to hash to.
+        size: how many there have to be, None if not known.
+        subject: whose bytes they are, for errors.
+    """
+
+    def __init__(self, stream: BinaryIO, digest: Digest, *, size: int | None = None, subject: str) -> None:
+        super().__init__()
+        self._stream = stream
+        self._digest = digest
+        self._size = size
+        self._subject = subject
+        self._hash = hashlib.new(digest_algorithm(digest))
+        self._count = 0
+        self._ended = False
+
+    def readable(self) -> bool:
+        """Return true."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to *size* bytes, all that is left if negative.
+
+        Raises:
+            DigestMismatchError: the stream ends here and does not hash to the digest.
+            SizeMismatchError: it ends here too early, or goes on too long.
+        """
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self.read(1 << 20), b""))
+        if self._ended or size == 0:
+            return b""
+        data = self._stream.read(size)
+        if data:
+            self._hash.update(data)
+            self._count += len(data)
+            if self._size is not None and self._count > self._size:
+                raise SizeMismatchError(expected=self._size, actual=self._count, subject=self._subject)
+        else:
+            self._check()
+            self._ended = True
+        return data
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed wants any buffer
+        """Read into *buffer*; as `read`."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def verify(self) -> None:
+        """Read what is left and check the whole.
+
+        Raises:
+            DigestMismatchError: as `read`.
+            SizeMismatchError: as `read`.
+        """
+        while self.read(1 << 20):
+            pass
+
+    def close(self) -> None:
+        """Close the stream as well."""
+        if not self.closed:
+            self._stream.close()
+        super().close()
+
+    def _check(self) -> None:
+        if self._size is not None and self._count != self._size:
+            raise SizeMismatchError(expected=self._size, actual=self._count, subject=self._subject)
+        actual = self._hash.hexdigest()
+        if actual != digest_hex(self._digest):
+            algorithm = digest_algorithm(self._digest)
+            raise DigestMismatchError(expected=self._digest, actual=f"{algorithm}:{actual}", subject=self._subject)

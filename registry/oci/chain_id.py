@@ -1,0 +1,34 @@
+"""Chain ids: the name of a filesystem that a stack of layers makes.
+
+A diff_id names one change set, a chain_id names the result of applying change sets in order.
+
+Source: image-spec, config.md, section Layer ChainID.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from registry.oci.digest import Digest, digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def extend_chain(parent: Digest | None, diff_id: Digest) -> Digest:
+    """Return the chain_id after *diff_id* is applied to *parent*, or to nothing if that is None."""
+    return diff_id if parent is None else digest_of(f"{parent} {diff_id}".encode("ascii"))
+
+
+def chain_id(diff_ids: Sequence[Digest]) -> Digest:
+    """Return the chain_id of a stack of layers, base first.
+
+    Raises:
+        ValueError: there is no layer; an empty stack has no name.
+    """
+    chain: Digest | None = None
+    for diff_id in diff_ids:
+        chain = extend_chain(chain, diff_id)
+    if chain is None:
+        raise ValueError("a chain_id needs at least one diff_id")
+    return chain

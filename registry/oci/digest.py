@@ -1,0 +1,64 @@
+"""Digests: the names of blobs.
+
+A digest is the text `<algorithm>:<lower-case hex>`. sha256 is what everything here writes; sha512 is read as well.
+
+Source: image-spec, descriptor.md, section Digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final, NewType
+
+from registry.errors import DigestInvalidError
+
+Digest = NewType("Digest", str)
+"""Checked text of a digest. Only `parse_digest` and `digest_of` make one, so it is safe as a part of a path."""
+
+HEX_LENGTHS: Final = {"sha256": 64, "sha512": 128}
+"""Algorithms that are understood, with the number of hex digits each has."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+
+
+def parse_digest(text: str) -> Digest:
+    """Check the text of a digest.
+
+    Raises:
+        DigestInvalidError: not `algorithm:hex`, an unknown algorithm, or hex of the wrong length or in upper case.
+    """
+    if _DIGEST.fullmatch(text):
+        return Digest(text)
+    raise DigestInvalidError(_shorten(text), _find_fault(text))
+
+
+def digest_of(data: bytes) -> Digest:
+    """Return the sha256 digest of *data*."""
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def digest_hex(digest: Digest) -> str:
+    """Return the hex digits of *digest*."""
+    return digest.partition(":")[2]
+
+
+def digest_algorithm(digest: Digest) -> str:
+    """Return the algorithm of *digest*, a key of `HEX_LENGTHS` that `hashlib.new` knows."""
+    return digest.partition(":")[0]
+
+
+def _find_fault(text: str) -> str:
+    algorithm, colon, digits = text.partition(":")
+    if not colon:
+        return "no colon between algorithm and hex"
+    length = HEX_LENGTHS.get(algorithm)
+    if length is None:
+        return "algorithm is neither sha256 nor sha512"
+    if len(digits) != length:
+        return f"{algorithm} has {length} hex digits, not {len(digits)}"
+    return "hex digits are 0-9 and a-f in lower case"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 200 else text[:200] + "…"
