@@ -1,0 +1,1 @@
+"""Reading Dockerfiles: directives, parser, words, instructions, stages."""

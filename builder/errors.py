@@ -1,0 +1,103 @@
+"""Errors of the builder.
+
+    BuildError                         exit 1
+    ├── UsageError                     exit 2   the command line asks for something that cannot be
+    ├── DockerfileError                exit 2   the text of a Dockerfile (subclasses beside the parser's subjects)
+    ├── ContextError                   exit 2   the build context, an ignore file, a COPY source
+    ├── CopyError                      exit 1   a COPY, ADD or WORKDIR does not fit what the image has
+    ├── ArchiveError                   exit 2   a tar of images that cannot be read
+    ├── StepFailedError                exit 1   a RUN ended with a status that is not 0
+    └── StoreError                     exit 5   the store is damaged or cannot be written
+
+Every error carries plain values; `message`, `hint`, `id` and `exit_code` are derived from them and `span` says where
+in a source file the cause stands. Only `builder.cli` turns them into text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from builder.source import Span
+
+
+class BuildError(Exception):
+    """Root of the errors of this package.
+
+    Args:
+        message: what failed, on what; lower case, no full stop.
+        hint: one action the user can take, or None.
+        span: where in a source file the cause stands, or None.
+    """
+
+    id: ClassVar[str] = "build.failed"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None, span: Span | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.span = span
+
+
+class UsageError(BuildError):
+    """The command line asks for something that cannot be."""
+
+    id = "cli.usage"
+    exit_code = 2
+
+
+class DockerfileError(BuildError):
+    """The text of a Dockerfile is wrong."""
+
+    id = "dockerfile.invalid"
+    exit_code = 2
+
+
+class ContextError(BuildError):
+    """The build context lacks something, or cannot be read."""
+
+    id = "context.invalid"
+    exit_code = 2
+
+
+class CopyError(BuildError):
+    """A COPY, ADD or WORKDIR does not fit what the image has."""
+
+    id = "copy.failed"
+
+
+class ArchiveError(BuildError):
+    """A tar of images is damaged, or not what it should be."""
+
+    id = "archive.invalid"
+    exit_code = 2
+
+
+class StepFailedError(BuildError):
+    """A RUN ended with a status other than 0.
+
+    Args:
+        command: the command as the user wrote it.
+        status: the exit status, or the negative number of the signal that ended it.
+        output: the last lines the step wrote, as bytes.
+        name: the step's name as progress shows it, "[stage-0 2/3] RUN make"; empty if it has none.
+    """
+
+    id = "step.failed"
+    exit_code = 1
+
+    def __init__(self, *, command: str, status: int, output: bytes, span: Span | None, name: str = "") -> None:
+        how = f"exit code: {status}" if status >= 0 else f"signal: {-status}"
+        super().__init__(f'process "{command}" did not complete successfully: {how}', span=span)
+        self.command = command
+        self.status = status
+        self.output = output
+        self.name = name
+
+
+class StoreError(BuildError):
+    """The store is damaged, full, or cannot be written."""
+
+    id = "store.unusable"
+    exit_code = 5
