@@ -1,0 +1,1 @@
+"""Build contexts: ignore patterns, walking, content digests."""

@@ -1,0 +1,227 @@
+"""Content digests of a selection: what a COPY puts into its cache key.
+
+In the digest of a source: its last name, and for everything copied the relative name, type, mode bits, owner, size,
+text of a symbolic link, device number, capabilities and bytes. Not in it: times, the directory a source lies in, and
+what is not copied. Every part is framed by its length.
+
+Source: spec, section 3.5.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import struct
+from typing import TYPE_CHECKING
+
+from builder.context.fingerprint import is_racy
+from builder.context.select import InlineFile
+from builder.context.walk import Opener, changed_error
+from runtime.layers.xattrs import CAPABILITY, layer_value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from builder.context.fingerprint import FingerprintRow, Fingerprints
+    from builder.context.select import Selected, Selection
+    from builder.context.walk import Found, SourceRoot
+
+_HEADER = struct.Struct(">IIIIQQI")
+_INLINE_MODE = stat.S_IFREG | 0o644
+_CHUNK = 256
+"""Files a thread takes at a time; consecutive ones mostly share a directory."""
+_THREADED = 512
+"""Fewer files than this are not worth a thread, unless they are large."""
+_LARGE = 4 << 20
+_BUFFER = 1 << 20
+
+FileDigests = dict[tuple[int, int], bytes]
+"""Device and inode to digest."""
+
+
+def digest_selection(
+    selection: Selection, fingerprints: Fingerprints | None, *, now_ns: int
+) -> tuple[tuple[str, str], ...]:
+    """Digest each source of *selection*.
+
+    Args:
+        selection: what is copied.
+        fingerprints: known digests of files, completed by what had to be read; None to read everything (views of
+            stages, whose device numbers mean nothing after the build).
+        now_ns: time before the selection was made, or later by less than it took.
+
+    Returns:
+        For each source its last name and the digest as 64 hex digits, in order.
+
+    Raises:
+        ContextError: a file cannot be read, or changed since it was selected.
+    """
+    digests = _file_digests(selection, fingerprints, now_ns)
+    answers = []
+    for source in selection.sources:
+        if isinstance(source, InlineFile):
+            state = hashlib.sha256(_frame(source.name))
+            state.update(_HEADER.pack(0, _INLINE_MODE, 0, 0, len(source.content), 0, 0))
+            state.update(hashlib.sha256(source.content).digest())
+        else:
+            keep_owner = selection.root is not None and selection.root.keep_owner
+            state = hashlib.sha256(_frame(source.name))
+            state.update(_records(source, digests, keep_owner=keep_owner))
+        answers.append((source.name.decode("utf-8", "surrogateescape"), state.hexdigest()))
+    return tuple(answers)
+
+
+def read_capability(fd: int) -> bytes | None:
+    """Give the capabilities of an open file as they stand in a layer; None if it has none.
+
+    Of all extended attributes of a source only these are copied: `user.*` of a context says where a file was
+    downloaded from and the like, which would make layers depend on who builds them.
+    """
+    try:
+        return layer_value(CAPABILITY, os.getxattr(fd, CAPABILITY))
+    except OSError as error:
+        if error.errno in {errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES}:
+            return None
+        raise
+
+
+def _frame(name: bytes) -> bytes:
+    return len(name).to_bytes(4, "big") + name
+
+
+def _records(source: Selected, digests: FileDigests, *, keep_owner: bool) -> bytes:
+    """Give one record a file: a header of fixed size, the name, then the digest or link text that its type calls for."""
+    pack, skip = _HEADER.pack, source.skip
+    is_regular, is_link = stat.S_ISREG, stat.S_ISLNK
+    records: list[bytes] = []
+    if not source.is_directory:
+        items: Sequence[Found] = (source.item._replace(path=b""),)
+        skip = 0
+    else:
+        items = source.below
+    uid = gid = 0
+    for path, status, linkname in items:
+        mode = status.st_mode
+        name = path[skip:]
+        if keep_owner:
+            uid, gid = status.st_uid, status.st_gid
+        if is_regular(mode):
+            records.append(pack(len(name), mode, uid, gid, status.st_size, 0, 0))
+            records.append(name)
+            records.append(digests[status.st_dev, status.st_ino])
+        elif is_link(mode):
+            records.append(pack(len(name), mode, uid, gid, 0, 0, len(linkname)))
+            records.append(name)
+            records.append(linkname)
+        else:
+            records.append(pack(len(name), mode, uid, gid, 0, status.st_rdev, 0))
+            records.append(name)
+    return b"".join(records)
+
+
+def _file_digests(selection: Selection, fingerprints: Fingerprints | None, now_ns: int) -> FileDigests:
+    """Find the digest of every regular file, reading only those that are unknown."""
+    root = selection.root
+    if root is None:
+        return {}
+    files: dict[tuple[int, int], Found] = {}
+    is_regular = stat.S_ISREG
+    for source in selection.sources:
+        if isinstance(source, InlineFile):
+            continue
+        for found in source.below if source.is_directory else (source.item,):
+            status = found[1]
+            if is_regular(status.st_mode):
+                files.setdefault((status.st_dev, status.st_ino), found)
+    digests: FileDigests = {}
+    if fingerprints is not None and files:
+        known = fingerprints.load(files.keys())
+        for key, found in files.items():
+            print_ = known.get(key)
+            if print_ is not None:
+                size, mtime_ns, ctime_ns, digest = print_
+                status = found[1]
+                if status.st_size == size and status.st_mtime_ns == mtime_ns and status.st_ctime_ns == ctime_ns:
+                    digests[key] = digest
+    unknown = [found for key, found in files.items() if key not in digests] if digests else list(files.values())
+    if not unknown:
+        return digests
+    read = _hash_files(root, unknown)
+    rows: list[FingerprintRow] = []
+    for found, digest in zip(unknown, read, strict=True):
+        status = found.stat
+        digests[status.st_dev, status.st_ino] = digest
+        if fingerprints is not None and not is_racy(status, now_ns):
+            rows.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, digest))
+    if fingerprints is not None and rows:
+        fingerprints.store(rows)
+    return digests
+
+
+def _hash_files(root: SourceRoot, files: Sequence[Found]) -> list[bytes]:
+    """Hash *files*, on two threads if there is enough to do; digests in the order of *files*."""
+    digests: list[bytes] = [b""] * len(files)
+    if len(files) < _THREADED and sum(found.stat.st_size for found in files) < _LARGE:
+        _hash_chunk(root, files, digests, 0, len(files))
+        return digests
+    import threading  # noqa: PLC0415 - a build whose files are all known starts no thread
+
+    starts = iter(range(0, len(files), _CHUNK if len(files) >= _THREADED else 1))
+    step = _CHUNK if len(files) >= _THREADED else 1
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        # next() on a range iterator is one step of the interpreter, so both threads may draw from it.
+        for start in starts:
+            if failures:
+                return
+            try:
+                _hash_chunk(root, files, digests, start, min(start + step, len(files)))
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+                failures.append(error)
+                return
+
+    second = threading.Thread(target=work, name="hash", daemon=True)
+    second.start()
+    work()
+    second.join()
+    if failures:
+        raise failures[0]
+    return digests
+
+
+def _hash_chunk(root: SourceRoot, files: Sequence[Found], digests: list[bytes], start: int, end: int) -> None:
+    sha256, read, close = hashlib.sha256, os.read, os.close
+    with Opener(root) as opener:
+        for at in range(start, end):
+            found = files[at]
+            fd = opener.open(found)
+            try:
+                size = found[1].st_size
+                if size < _BUFFER:
+                    data = read(fd, size + 1)
+                    count, digest = len(data), sha256(data).digest()
+                else:
+                    count, digest = _hash_stream(fd)
+                if count != size:
+                    raise changed_error(root, found[0])
+                if found[1].st_mode & 0o111:
+                    capability = read_capability(fd)
+                    if capability is not None:
+                        digest = sha256(b"capability" + digest + capability).digest()
+                digests[at] = digest
+            finally:
+                close(fd)
+
+
+def _hash_stream(fd: int) -> tuple[int, bytes]:
+    state = hashlib.sha256()
+    buffer = bytearray(_BUFFER)
+    view = memoryview(buffer)
+    total = 0
+    while count := os.readv(fd, [buffer]):
+        state.update(view[:count])
+        total += count
+    return total, state.digest()

@@ -1,0 +1,66 @@
+"""Fingerprints: the digest of a file remembered by what its inode says, so that an unchanged file is not read again.
+
+A file counts as unchanged while device, inode, size, mtime and ctime are the same. A change within the granularity of
+the clock after a file was read would not show; therefore a file that was changed shortly before it is looked at is
+*racy*: its digest is used but not remembered.
+
+Source: git, Documentation/technical/racy-git.txt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Collection, Iterable, Mapping
+
+RACY_NS = 2_000_000_000
+"""Nanoseconds for which a change is too young to trust; the coarsest clock in use (FAT) counts two seconds."""
+
+FileKey = tuple[int, int]
+"""Device and inode."""
+
+Fingerprint = tuple[int, int, int, bytes]
+"""Size, mtime_ns, ctime_ns, and the digest: 32 bytes of sha256 over the content and the capabilities of the file."""
+
+FingerprintRow = tuple[int, int, int, int, int, bytes]
+"""Device, inode, size, mtime_ns, ctime_ns, digest."""
+
+
+class Fingerprints(Protocol):
+    """Where fingerprints are kept. Methods are called from one thread at a time."""
+
+    def load(self, keys: Collection[FileKey]) -> Mapping[FileKey, Fingerprint]:
+        """Give what is known of *keys*; more than was asked for may be given."""
+        ...
+
+    def store(self, rows: Iterable[FingerprintRow]) -> None:
+        """Remember rows; what was known of the same file is replaced."""
+        ...
+
+
+class MemoryFingerprints:
+    """Fingerprints that live as long as the object."""
+
+    def __init__(self) -> None:
+        self.known: dict[FileKey, Fingerprint] = {}
+
+    def load(self, keys: Collection[FileKey]) -> Mapping[FileKey, Fingerprint]:  # noqa: ARG002 - all is at hand
+        """Give everything that is known."""
+        return self.known
+
+    def store(self, rows: Iterable[FingerprintRow]) -> None:
+        """Remember rows."""
+        for device, inode, *rest in rows:
+            self.known[device, inode] = (rest[0], rest[1], rest[2], rest[3])  # type: ignore[assignment]
+
+
+def is_racy(status: os.stat_result, now_ns: int) -> bool:
+    """Tell whether a file was changed so shortly before *now_ns* that a further change may not show.
+
+    Args:
+        status: of the file.
+        now_ns: when it was looked at, or earlier.
+    """
+    return status.st_ctime_ns > now_ns - RACY_NS or abs(status.st_mtime_ns - now_ns) < RACY_NS

@@ -1,0 +1,134 @@
+"""A build context that is a directory: its Dockerfile, its ignore file, what a COPY takes from it.
+
+Everything in the context is reached from its descriptor, so a Dockerfile or ignore file that is a symbolic link leads
+nowhere out of it. A file named with `--file` outside the context is the user's own choice and read as it is.
+
+Source: spec, sections 1.1 (12), 1.16, 1.17.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder.context.digest import digest_selection
+from builder.context.ignore import IgnoreRules, ignore_file_names, parse_ignore
+from builder.context.select import Selection, select_sources
+from builder.context.walk import SourceRoot
+from builder.errors import ContextError
+from builder.source import SourceFile, Span
+from runtime.paths import open_in_root
+
+if TYPE_CHECKING:
+    from builder.context.fingerprint import Fingerprints
+
+DEFAULT_NAMES = ("Dockerfile", "dockerfile")
+MAXIMUM_SIZE = 16 << 20
+"""Longest Dockerfile or ignore file that is read, in bytes."""
+
+
+class LocalContext:
+    """An open context directory; close it when done.
+
+    Args:
+        path: the directory.
+        dockerfile: path of `--file`, or None for the usual names in the context.
+        text: the Dockerfile itself when it does not come from a file.
+
+    Raises:
+        ContextError: there is no such directory, or no Dockerfile.
+    """
+
+    def __init__(self, path: Path, *, dockerfile: Path | None, text: str | None = None) -> None:
+        self.path = path
+        self._fd = _open_directory(path)
+        self._selections: dict[tuple[object, ...], Selection] = {}
+        try:
+            self.dockerfile = SourceFile("Dockerfile", text) if text is not None else self._read_dockerfile(dockerfile)
+            self._root = SourceRoot(fd=self._fd, shown=f"build context `{path}`", ignore=self._read_ignore(dockerfile))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the directory. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def select(
+        self, paths: tuple[str, ...], *, excludes: tuple[str, ...], parents: bool, span: Span | None
+    ) -> Selection:
+        """Find what paths of a COPY name; the same question is answered once."""
+        question = (paths, excludes, parents)
+        if question not in self._selections:
+            sources = select_sources(self._root, paths, excludes=excludes, parents=parents, span=span)
+            self._selections[question] = Selection(root=self._root, sources=sources)
+        return self._selections[question]
+
+    def _read_dockerfile(self, chosen: Path | None) -> SourceFile:
+        if chosen is not None:
+            return SourceFile(chosen.name, _decode(self._read(chosen)))
+        for name in DEFAULT_NAMES:
+            try:
+                return SourceFile(name, _decode(self._read(self.path / name)))
+            except ContextError:
+                if name == DEFAULT_NAMES[-1]:
+                    break
+        raise ContextError(
+            f"failed to read dockerfile: open Dockerfile: no such file or directory, in `{self.path}`",
+            hint="name it with --file, or name the folder it lies in as the context",
+        )
+
+    def _read_ignore(self, dockerfile: Path | None) -> IgnoreRules | None:
+        beside, usual = ignore_file_names(str(dockerfile or self.path / DEFAULT_NAMES[0]))
+        for path in (Path(beside), self.path / usual):
+            try:
+                text = _decode(self._read(path))
+            except ContextError:
+                if path.exists():
+                    raise
+                continue
+            return parse_ignore(text, path.name)
+        return None
+
+    def _read(self, path: Path) -> bytes:
+        """Read a small file, inside the context without leaving it."""
+        try:
+            if path.is_relative_to(self.path):
+                fd = open_in_root(self._fd, bytes(path.relative_to(self.path)), os.O_RDONLY | os.O_CLOEXEC)
+            else:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            with os.fdopen(fd, "rb") as file:
+                data = file.read(MAXIMUM_SIZE + 1)
+        except OSError as error:
+            raise ContextError(
+                f"failed to read dockerfile: open {path}: {(error.strerror or str(error)).lower()}",
+                hint="check the path given with --file",
+            ) from error
+        if len(data) > MAXIMUM_SIZE:
+            raise ContextError(f"file is larger than {MAXIMUM_SIZE >> 20} MiB: `{path}`")
+        return data
+
+
+def digest_files(selection: Selection, fingerprints: Fingerprints | None) -> str:
+    """Give the content digest of a selection as one text."""
+    digests = digest_selection(selection, fingerprints, now_ns=time.time_ns())
+    return " ".join(f"{name}={digest}" for name, digest in digests)
+
+
+def _open_directory(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ContextError(
+            f'unable to prepare context: path "{path}" not found', hint="name an existing folder with --context"
+        ) from error
+    except OSError as error:
+        raise ContextError(f'unable to prepare context: path "{path}": {error.strerror}') from error
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

@@ -1,0 +1,353 @@
+"""Reading a source root: the part of it that a COPY names, and nothing else.
+
+A *source root* is a directory that a step may copy from: the build context, or a read-only view of a stage or image.
+Everything is reached from its descriptor, so that no symbolic link leads out of it. Paths are bytes relative to the
+root, without leading or trailing slash; b"" is the root itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from builder.errors import ContextError
+from runtime.layers.entry import Entry, EntryKind
+from runtime.paths import open_in_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from builder.context.ignore import IgnoreRules
+
+_ENCODING = sys.getfilesystemencoding()
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+KINDS = {
+    stat.S_IFREG: EntryKind.FILE,
+    stat.S_IFDIR: EntryKind.DIRECTORY,
+    stat.S_IFLNK: EntryKind.SYMLINK,
+    stat.S_IFCHR: EntryKind.CHARACTER,
+    stat.S_IFBLK: EntryKind.BLOCK,
+    stat.S_IFIFO: EntryKind.FIFO,
+    stat.S_IFSOCK: EntryKind.FILE,
+}
+"""What each type of file becomes in a layer; a socket becomes an empty file, as BuildKit makes of it."""
+
+
+class Found(NamedTuple):
+    """One thing below a source root. A NamedTuple because a context has tens of thousands of them.
+
+    Attributes:
+        path: relative to the source root.
+        stat: as lstat(2) gave it.
+        linkname: text of a symbolic link.
+    """
+
+    path: bytes
+    stat: os.stat_result
+    linkname: bytes = b""
+
+
+class Filter(NamedTuple):
+    """Ignore rules that hold for a part of a source root.
+
+    Attributes:
+        rules: what is left out.
+        skip: how many bytes of a path to drop before asking the rules.
+    """
+
+    rules: IgnoreRules
+    skip: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRoot:
+    """A directory to copy from.
+
+    Attributes:
+        fd: descriptor of the directory; the caller closes it.
+        shown: what the user knows it by, e.g. "build context" or "stage `build`".
+        ignore: what the build does not see of it; None for stages and images.
+        keep_owner: whether files keep their owner; files of a context belong to 0:0.
+    """
+
+    fd: int
+    shown: str
+    ignore: IgnoreRules | None = None
+    keep_owner: bool = False
+
+
+def walk(root: SourceRoot, path: bytes, *, filters: Sequence[Filter] = ()) -> list[Found]:
+    """List everything below the directory *path*, without the directory itself.
+
+    Each directory stands before what is in it, names in byte order. A directory that a filter leaves out is listed
+    nevertheless if something below it is kept by a later rule, and not entered if nothing can be.
+
+    Args:
+        root: where to read.
+        path: an existing directory, free of symbolic links.
+        filters: what to leave out, besides the ignore rules of the root.
+
+    Raises:
+        ContextError: something that is selected cannot be read, or went away meanwhile.
+    """
+    active = tuple(one for one in _with_ignore(root, filters) if one.rules)
+    todo = _scan(root, path)
+    found: list[Found] = []
+    if not active:
+        while todo:
+            item = todo.pop()
+            found.append(item)
+            if stat.S_ISDIR(item[1].st_mode):
+                todo += _scan(root, item[0])
+        return found
+    waiting: dict[bytes, Found] = {}
+    while todo:
+        item = todo.pop()
+        name = item[0]
+        is_directory = stat.S_ISDIR(item[1].st_mode)
+        hiding = [one for one in active if one.rules.matches(name[one.skip :])]
+        if not hiding:
+            if waiting:
+                found += _waited(waiting, name)
+            found.append(item)
+            if is_directory:
+                todo += _scan(root, name)
+        elif is_directory and all(one.rules.may_reopen(name[one.skip :]) for one in hiding):
+            waiting[name] = item
+            todo += _scan(root, name)
+    return found
+
+
+class SourceTree:
+    """A source root as a `builder.image.tree.Tree`: what ignore rules hide is not there.
+
+    Meant for single look-ups, such as the arguments of a COPY; `walk` lists directories.
+
+    Args:
+        root: where to look.
+    """
+
+    def __init__(self, root: SourceRoot) -> None:
+        self._root = root
+
+    def find(self, path: bytes) -> Entry | None:
+        """Find the entry at exactly *path*."""
+        found = self.stat(path)
+        return None if found is None else _entry(found)
+
+    def stat(self, path: bytes) -> Found | None:
+        """Find what is at exactly *path*, with all that lstat says.
+
+        Raises:
+            ContextError: a directory on the way cannot be searched.
+        """
+        found = find(self._root, path)
+        ignore = self._root.ignore
+        if found is None or not path or ignore is None or not ignore.matches(path):
+            return found
+        if stat.S_ISDIR(found.stat.st_mode) and ignore.may_reopen(path) and walk(self._root, path):
+            return found
+        return None
+
+    def children(self, path: bytes) -> Iterator[Entry]:
+        """Give the entries directly in a directory, sorted by name."""
+        for found in self.list(path):
+            yield _entry(found)
+
+    def list(self, path: bytes) -> Iterator[Found]:
+        """Give what lies directly in a directory, sorted by name; nothing if it is no directory."""
+        try:
+            scanned = _scan(self._root, path)
+        except ContextError:
+            return
+        ignore = self._root.ignore
+        for found in reversed(scanned):
+            if ignore is None or not ignore.matches(found.path) or self.stat(found.path) is not None:
+                yield found
+
+    def read(self, path: bytes) -> bytes | None:
+        """Give the content of a small file."""
+        found = self.stat(path)
+        if found is None or not stat.S_ISREG(found.stat.st_mode):
+            return None
+        with Opener(self._root) as opener:
+            fd = opener.open(found)
+            with os.fdopen(fd, "rb") as stream:
+                return stream.read()
+
+
+class Opener:
+    """Opens files of a source root, fast when many lie in the same directory.
+
+    A context manager: it keeps the directory of the last file open.
+
+    Args:
+        root: the source root the files were found in; None if no file will be opened.
+    """
+
+    __slots__ = ("_fd", "_folder", "_root")
+
+    def __init__(self, root: SourceRoot | None) -> None:
+        self._root = root
+        self._folder: bytes | None = None
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._folder = None
+
+    def open(self, found: Found) -> int:
+        """Open a regular file for reading; the caller closes the descriptor.
+
+        Raises:
+            ContextError: it cannot be read, or is not the file that was found, or was written since.
+        """
+        path, seen, _ = found
+        root = self._root
+        if root is None:
+            raise ContextError(f"there is nothing to read from: `{shown(path)}`")
+        folder, _, name = path.rpartition(b"/")
+        try:
+            if folder != self._folder:
+                self._change(root, folder)
+            fd = os.open(name, _OPEN_FILE, dir_fd=self._fd)
+        except OSError as error:
+            raise read_error(root, path, error) from error
+        now = os.fstat(fd)
+        if (
+            now.st_ino != seen.st_ino
+            or now.st_size != seen.st_size
+            or now.st_mtime_ns != seen.st_mtime_ns
+            or now.st_mode != seen.st_mode
+        ):
+            os.close(fd)
+            raise changed_error(root, path)
+        return fd
+
+    def _change(self, root: SourceRoot, folder: bytes) -> None:
+        fd = open_in_root(root.fd, folder or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = fd
+        self._folder = folder
+
+
+def find(root: SourceRoot, path: bytes) -> Found | None:
+    """Find what is at exactly *path*, whether it is ignored or not; follows no link in the last name.
+
+    Raises:
+        ContextError: a directory on the way cannot be searched.
+    """
+    folder, _, name = path.rpartition(b"/")
+    try:
+        if not path:
+            return Found(b"", os.fstat(root.fd))
+        fd = open_in_root(root.fd, folder or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            linkname = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+            return None
+        raise read_error(root, path, error) from error
+    return Found(path, status, linkname)
+
+
+def read_error(root: SourceRoot, path: bytes, error: OSError) -> ContextError:
+    """Make the error for something selected that cannot be read."""
+    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+        return changed_error(root, path)
+    return ContextError(
+        f"cannot read from the {root.shown}, {os.strerror(error.errno or 0).lower()}: `{shown(path)}`",
+        hint="make it readable for the user that runs the build, or leave it out with an ignore rule",
+    )
+
+
+def changed_error(root: SourceRoot, path: bytes) -> ContextError:
+    """Make the error for a file that is not what it was when the step looked at it first."""
+    return ContextError(
+        f"file changed during the build in the {root.shown}: `{shown(path)}`",
+        hint="let nothing write there while a build runs, and build again",
+    )
+
+
+def shown(path: bytes) -> str:
+    """Give *path* as text for a message: absolute, as a Dockerfile names it; bytes that are no text are escaped."""
+    return "/" + path.decode("utf-8", "backslashreplace")
+
+
+def encode_path(text: str) -> bytes | None:
+    """Give the bytes of a path that was decoded with surrogateescape; None if no path can be spelled so."""
+    if "\0" in text:
+        return None
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return None
+
+
+def _with_ignore(root: SourceRoot, filters: Sequence[Filter]) -> tuple[Filter, ...]:
+    return (*filters, Filter(root.ignore)) if root.ignore is not None else tuple(filters)
+
+
+def _waited(waiting: dict[bytes, Found], path: bytes) -> list[Found]:
+    """Take out the left-out directories above *path*, the topmost first."""
+    above = []
+    while path := path.rpartition(b"/")[0]:
+        item = waiting.pop(path, None)
+        if item is not None:
+            above.append(item)
+    above.reverse()
+    return above
+
+
+def _scan(root: SourceRoot, path: bytes) -> list[Found]:
+    """List one directory, names in descending order, so that the next one is popped from the end."""
+    items: list[Found] = []
+    prefix = path + b"/" if path else b""
+    # Found(...) runs a function of the interpreter and costs three times as much as the tuple behind it.
+    append, make, encoding = items.append, tuple.__new__, _ENCODING
+    name = ""
+    try:
+        fd = open_in_root(root.fd, path or b".", _OPEN_DIRECTORY)
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    name = entry.name
+                    encoded = name.encode(encoding, "surrogateescape")
+                    linkname = os.readlink(encoded, dir_fd=fd) if entry.is_symlink() else b""
+                    append(make(Found, (prefix + encoded, entry.stat(follow_symlinks=False), linkname)))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        failed = prefix + os.fsencode(name) if name else path
+        raise read_error(root, failed, error) from error
+    items.sort(reverse=True)
+    return items
+
+
+def _entry(found: Found) -> Entry:
+    status = found.stat
+    return Entry(
+        path=found.path,
+        kind=KINDS[stat.S_IFMT(status.st_mode)],
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mtime=int(status.st_mtime),
+        size=status.st_size,
+        linkname=found.linkname,
+    )

@@ -1,0 +1,362 @@
+"""Placing a selection onto an image: the entries of the layer that a COPY makes.
+
+Nothing is mounted or unpacked for it. The destination is a `Tree`, the result a list of entries in the order of the
+layer's tar: each directory before its contents, names in byte order. With each changed entry stand the directories
+above it, as a snapshotter that compares file systems would write them; a directory in which something was made or
+replaced has the time of the build.
+
+Source: spec, sections 1.12 and 2.3; tonistiigi/fsutil, copy/copy.go, which BuildKit carries COPY out with.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from builder.context.digest import read_capability
+from builder.context.select import InlineFile
+from builder.context.walk import KINDS, Found, Opener, encode_path, shown
+from builder.errors import CopyError
+from builder.image.tree import OverlayTree, resolve
+from runtime.errors import LayerError
+from runtime.layers.entry import Entry, EntryKind
+from runtime.layers.whiteouts import WHITEOUT_PREFIX
+from runtime.layers.xattrs import CAPABILITY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from builder.context.select import Selected, Selection
+    from builder.context.walk import SourceRoot
+    from builder.image.tree import Tree
+    from builder.solve.ops.ownership import Mode, Owner
+    from builder.source import Span
+    from runtime.layers.archive import ArchiveWriter
+
+
+class PlacedEntry(NamedTuple):
+    """An entry of the layer to be made, and where its content is.
+
+    Attributes:
+        entry: as it will stand in the layer.
+        content: a file of the source root, the bytes themselves, a stream that must be read before the next entry is
+            taken, or None.
+    """
+
+    entry: Entry
+    content: Found | bytes | BinaryIO | None = None
+
+
+def place_copy(
+    selection: Selection,
+    tree: Tree,
+    destination: bytes,
+    *,
+    owner: Owner | None,
+    mode: Mode | None,
+    now: int,
+    span: Span | None = None,
+) -> list[PlacedEntry]:
+    """Place *selection* at *destination*.
+
+    Args:
+        selection: what is copied.
+        tree: the image; an `EmptyTree` for scratch and for `--link`.
+        destination: absolute; a slash at the end names a directory.
+        owner: of `--chown`, or None to keep owners (0:0 for everything from a context).
+        mode: of `--chmod`, or None.
+        now: seconds since the epoch that count as the time of the build.
+        span: the instruction, for errors.
+
+    Returns:
+        The entries of the layer, possibly none.
+
+    Raises:
+        CopyError: a file would replace a directory, a directory a file, or several sources one another.
+    """
+    placement = Placement(tree, owner=owner, mode=mode, now=now, span=span)
+    for source in selection.sources:
+        placement.copy(source, destination, root=selection.root)
+    return placement.take()
+
+
+def write_entries(placed: Iterable[PlacedEntry], writer: ArchiveWriter, *, root: SourceRoot | None) -> None:
+    """Write *placed* into a layer, with the content of the files. Does not finish the writer.
+
+    Args:
+        placed: entries in the order of the tar.
+        writer: of the layer.
+        root: where the content of files is read; None if there are only inline files.
+
+    Raises:
+        ContextError: a file cannot be read, or changed since it was selected.
+    """
+    add = writer.add
+    close = os.close
+    executable = 0o111
+    with Opener(root) as opener:
+        for entry, content in placed:
+            if content is None:
+                add(entry)
+            elif isinstance(content, Found):
+                fd = opener.open(content)
+                try:
+                    if content[1].st_mode & executable and (capability := read_capability(fd)) is not None:
+                        add(entry._replace(xattrs=((CAPABILITY, capability),)), fd)
+                    else:
+                        add(entry, fd)
+                except LayerError:
+                    close(opener.open(content))  # tells a file that changed meanwhile from other faults
+                    raise
+                finally:
+                    close(fd)
+            else:
+                add(entry, content)
+
+
+class Placement:
+    """A layer in the making: sources are placed one after the other, later ones on top of earlier ones.
+
+    Args:
+        tree: the image below.
+        owner: of `--chown`, or None.
+        mode: of `--chmod`, or None.
+        now: the time of the build, in seconds.
+        span: the instruction, for errors.
+    """
+
+    def __init__(self, tree: Tree, *, owner: Owner | None, mode: Mode | None, now: int, span: Span | None) -> None:
+        self.tree = OverlayTree(tree)
+        self._owner = owner
+        self._mode = mode
+        self._now = now
+        self._span = span
+        self._contents: dict[bytes, Found | bytes | None] = {}
+        self._links: dict[bytes, tuple[int, int, int]] = {}
+        self._taken: set[bytes] = set()
+        self._named: set[bytes] = set()
+        self._source = 0
+
+    def copy(self, source: Selected | InlineFile, destination: bytes, *, root: SourceRoot | None) -> None:
+        """Place one source.
+
+        Raises:
+            CopyError: it does not fit what is there.
+        """
+        self._source += 1
+        folder, slash, last = destination.rpartition(b"/")
+        self.make_directory(destination if slash and not last else folder)
+        target = self._resolve(destination)
+        there = self.tree.find(target)
+        if isinstance(source, InlineFile) or not source.is_directory:
+            name = source.name.rpartition(b"/")[2]
+            if there is not None and there.kind is EntryKind.DIRECTORY and name:
+                target = target + b"/" + name if target else name
+            elif target in self._named:
+                raise CopyError(
+                    f"several sources would be written over one another: `{shown(target)}`",
+                    hint=f"end the destination with a slash if it is a directory: {shown(target)}/",
+                    span=self._span,
+                )
+            else:
+                self._named.add(target)
+            if isinstance(source, InlineFile):
+                self._put_file(target, None, source.content, keep_owner=False)
+            else:
+                self._put_file(target, source.item, None, keep_owner=root is not None and root.keep_owner)
+        else:
+            if there is not None and there.kind is not EntryKind.DIRECTORY:
+                raise self._not_a_directory(target)
+            self.make_directory(target)
+            self._put_contents(source, target, keep_owner=root is not None and root.keep_owner)
+
+    def make_directory(self, path: bytes) -> bytes:
+        """Make the directory *path* and those above it that are missing; returns it with its links followed.
+
+        Raises:
+            CopyError: something on the way is no directory.
+        """
+        target = self._resolve(path)
+        missing: list[bytes] = []
+        at = target
+        while at:
+            there = self.tree.find(at)
+            if there is not None:
+                if there.kind is not EntryKind.DIRECTORY:
+                    raise self._not_a_directory(at)
+                break
+            missing.append(at)
+            at = at.rpartition(b"/")[0]
+        if missing:
+            self.touch(at)
+            uid, gid = self._owner or (0, 0)
+            mode = 0o755 if self._mode is None else self._mode.of_made_directory()
+            for directory in reversed(missing):
+                self._check_name(directory)
+                self.put(Entry(directory, EntryKind.DIRECTORY, mode, uid, gid, self._now))
+        return target
+
+    def put(self, entry: Entry, content: Found | bytes | None = None) -> None:
+        """Put one entry on top; the directory it lies in must be there."""
+        self.tree.add(entry)
+        self._links.pop(entry.path, None)
+        self._contents[entry.path] = content
+
+    def touch(self, path: bytes) -> None:
+        """Give a directory the time of the build, because something in it was made or replaced."""
+        if not path:
+            return
+        there = self.tree.find(path)
+        if there is None or (there.mtime == self._now and (path in self._contents or path in self._taken)):
+            return
+        self.put(there._replace(mtime=self._now))
+
+    def take(self) -> list[PlacedEntry]:
+        """Take what was placed since the last time, in the order of the tar, with the directories above it."""
+        contents, added = self._contents, self.tree.added
+        above = {path[: path.rfind(b"/")] for path in contents if b"/" in path}
+        for folder in tuple(above):
+            at = folder.rfind(b"/")
+            while at > 0 and (parent := folder[:at]) not in above:
+                above.add(parent)
+                at = parent.rfind(b"/")
+        entries = dict.fromkeys(contents)
+        for folder in above:
+            if folder not in contents and folder not in self._taken:
+                entries[folder] = None
+        paths = sorted(entries, key=_tar_order)
+        placed: list[PlacedEntry] = []
+        links, firsts = self._links, dict[tuple[int, int, int], bytes]()
+        for path in paths:
+            entry = added.get(path) or self.tree.find(path)
+            if entry is None:
+                continue
+            content = contents.get(path)
+            if links and (inode := links.get(path)) is not None:
+                first = firsts.setdefault(inode, path)
+                if first is not path:
+                    entry, content = entry._replace(kind=EntryKind.HARDLINK, size=0, linkname=first), None
+            placed.append(PlacedEntry(entry, content))
+        self._taken.update(above)
+        self._taken.update(path for path in contents if added[path].kind is EntryKind.DIRECTORY)
+        self._contents = {}
+        self._links = {}
+        return placed
+
+    def _put_file(self, target: bytes, item: Found | None, content: bytes | None, *, keep_owner: bool) -> None:
+        there = self.tree.find(target)
+        if there is not None and there.kind is EntryKind.DIRECTORY:
+            raise self._is_a_directory(target)
+        self._check_name(target)
+        folder = target.rpartition(b"/")[0]
+        self.make_directory(folder)
+        self.touch(folder)
+        if item is None:
+            mode = 0o644 if self._mode is None else self._mode.apply(0o644, is_directory=False)
+            uid, gid = self._owner or (0, 0)
+            data = content or b""
+            self.put(Entry(target, EntryKind.FILE, mode, uid, gid, self._now, len(data)), data)
+            return
+        entry = self._entry(item, target, keep_owner=keep_owner)
+        self.put(entry, item if entry.size else None)
+
+    def _put_contents(self, source: Selected, target: bytes, *, keep_owner: bool) -> None:
+        """Merge the contents of a directory into the directory *target*."""
+        tree = self.tree
+        added, contents, links = tree.added, self._contents, self._links
+        occupied: dict[bytes, dict[bytes, Entry]] = {target: {one.path: one for one in tree.children_below(target)}}
+        is_busy = bool(occupied[target]) or self._source > 1 or bool(self._taken)
+        prefix = target + b"/" if target else b""
+        skip, number = source.skip, self._source
+        directory, regular = EntryKind.DIRECTORY, EntryKind.FILE
+        make = self._entry
+        for item in source.below:
+            path = prefix + item[0][skip:]
+            entry = make(item, path, keep_owner=keep_owner)
+            kind = entry[1]
+            if is_busy:
+                there = added.get(path)
+                if there is None:
+                    around = occupied.get(path[: max(path.rfind(b"/"), 0)])
+                    there = around.get(path) if around else None
+                if there is not None and (kind is directory) is not (there.kind is directory):
+                    raise self._not_a_directory(path) if kind is directory else self._is_a_directory(path)
+                if there is not None and kind is directory:
+                    occupied[path] = {one.path: one for one in tree.children_below(path)}
+                if links:
+                    links.pop(path, None)
+            if b".wh." in path:
+                self._check_name(path)
+            added[path] = entry
+            if kind is regular and entry[6]:
+                contents[path] = item
+                status = item[1]
+                if status.st_nlink > 1:
+                    links[path] = (number, status.st_dev, status.st_ino)
+            else:
+                contents[path] = None
+        top = tree.find(target)
+        if target and top is not None:
+            self.put(top._replace(mtime=int(source.item.stat[stat.ST_MTIME])))
+
+    def _entry(self, item: Found, path: bytes, *, keep_owner: bool) -> Entry:
+        """Make the entry of a file as it lies at *path*."""
+        _, status, linkname = item
+        full = status.st_mode
+        kind = KINDS[full & 0o170000]
+        mode = full & 0o7777
+        if self._mode is not None and kind is not EntryKind.SYMLINK:
+            mode = self._mode.apply(mode, is_directory=kind is EntryKind.DIRECTORY)
+        if self._owner is not None:
+            uid, gid = self._owner
+        elif keep_owner:
+            uid, gid = status.st_uid, status.st_gid
+        else:
+            uid = gid = 0
+        mtime = int(status[stat.ST_MTIME])
+        if kind is EntryKind.FILE:
+            return Entry(path, kind, mode, uid, gid, mtime, status.st_size)
+        if kind is EntryKind.CHARACTER or kind is EntryKind.BLOCK:
+            device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+            return Entry(path, kind, mode, uid, gid, mtime, 0, b"", device)
+        return Entry(path, kind, mode, uid, gid, mtime, 0, linkname)
+
+    def _resolve(self, path: bytes) -> bytes:
+        try:
+            return resolve(self.tree, path, follow_last=True)
+        except CopyError as error:
+            error.span = error.span or self._span
+            raise
+
+    def _check_name(self, path: bytes) -> None:
+        """Refuse a name that a layer cannot hold.
+
+        Raises:
+            CopyError: it would mean a deletion.
+        """
+        if path.rpartition(b"/")[2].startswith(WHITEOUT_PREFIX):
+            raise CopyError(
+                f"a layer cannot hold a file whose name begins with .wh.: `{shown(path)}`",
+                hint="rename it, or leave it out with an ignore rule",
+                span=self._span,
+            )
+
+    def _is_a_directory(self, path: bytes) -> CopyError:
+        return CopyError(
+            f"cannot replace to directory {shown(path)} with file",
+            hint="copy to another name, or remove the directory in a RUN before",
+            span=self._span,
+        )
+
+    def _not_a_directory(self, path: bytes) -> CopyError:
+        return CopyError(
+            f"cannot copy to non-directory: {shown(path)}",
+            hint="copy to another name, or remove what is there in a RUN before",
+            span=self._span,
+        )
+
+
+def _tar_order(path: bytes) -> bytes:
+    """Sort key that puts each directory directly before its contents: no name holds a NUL."""
+    return path.replace(b"/", b"\0")

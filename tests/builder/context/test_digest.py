@@ -1,0 +1,170 @@
+"""Content digests of selections and the fingerprints behind them."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from builder.context import digest as digest_module
+from builder.context.digest import digest_selection
+from builder.context.fingerprint import RACY_NS, MemoryFingerprints
+from builder.context.select import InlineFile, Selection, select_sources
+from builder.errors import ContextError
+from tests.fakes.context import make_tree, source_root
+
+LATER_NS = 10 * RACY_NS
+
+
+def _digest(folder, *arguments, fingerprints=None, keep_owner=False, now_ns=0, **options):
+    with source_root(folder, keep_owner=keep_owner) as root:
+        selection = Selection(root=root, sources=select_sources(root, arguments, **options))
+        return digest_selection(selection, fingerprints, now_ns=now_ns or time.time_ns())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Give a small context."""
+    make_tree(tmp_path, {"d/a": b"1", "d/sub/b": b"22", "d/l": "a", "d/empty": None, "e": b"1"})
+    return tmp_path
+
+
+def _touch(path):
+    os.utime(path, (1, 1))
+
+
+def _rename(path):
+    path.rename(path.with_name("other"))
+
+
+CHANGES = {
+    "content": lambda path: path.write_bytes(b"3"),
+    "mode": lambda path: path.chmod(0o755),
+    "name": _rename,
+    "longer": lambda path: path.write_bytes(b"11"),
+    "type": lambda path: (path.unlink(), path.mkdir()),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_digest_changes_with_what_is_copied(folder, change):
+    """Bytes, mode, name and type of a copied file are part of the digest."""
+    before = _digest(folder, "d")
+    change(folder / "d/a")
+
+    assert _digest(folder, "d") != before
+
+
+@pytest.mark.parametrize("name", ["d/l", "d/empty"])
+def test_digest_changes_with_links_and_empty_directories(folder, name):
+    """The text of a link and the presence of an empty directory count."""
+    before = _digest(folder, "d")
+    path = folder / name
+    if path.is_symlink():
+        path.unlink()
+        path.symlink_to("b")
+    else:
+        path.rmdir()
+
+    assert _digest(folder, "d") != before
+
+
+def test_digest_ignores_times_and_other_files(folder):
+    """A touched file, and a file that is not copied, change nothing."""
+    before = _digest(folder, "d")
+    _touch(folder / "d/a")
+    (folder / "e").write_bytes(b"new")
+    (folder / "unrelated").write_bytes(b"new")
+
+    assert _digest(folder, "d") == before
+
+
+def test_digest_names_each_source(folder):
+    """The last name of each argument is part of its answer."""
+    assert [name for name, _ in _digest(folder, "d", "e", "d/sub/b")] == ["d", "e", "b"]
+
+
+def test_digest_differs_for_equal_files_of_other_names(folder):
+    """A source that is renamed is another question."""
+    ((_, one),) = _digest(folder, "d/a")
+    ((_, other),) = _digest(folder, "e")
+
+    assert one != other
+
+
+def test_digest_has_unambiguous_framing(tmp_path):
+    """Moving bytes between a name and a content does not give the same digest."""
+    make_tree(tmp_path, {"one/a": b"bc", "two/ab": b"c"})
+    (_, one), (_, two) = _digest(tmp_path, "one", "two")
+
+    assert one != two
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+def test_digest_holds_owners_of_stages_only(folder):
+    """Files of a context belong to nobody, those of a stage keep their owner."""
+    context, stage = _digest(folder, "d"), _digest(folder, "d", keep_owner=True)
+    os.chown(folder / "d/a", 5, 5)
+
+    assert _digest(folder, "d") == context
+    assert _digest(folder, "d", keep_owner=True) != stage
+
+
+def test_known_files_are_not_read_again(folder, monkeypatch):
+    """A second digest of an unchanged selection opens no file."""
+    known = MemoryFingerprints()
+    now_ns = time.time_ns() + LATER_NS
+    before = _digest(folder, "d", fingerprints=known, now_ns=now_ns)
+    monkeypatch.setattr(digest_module, "_hash_chunk", None)
+
+    assert _digest(folder, "d", fingerprints=known, now_ns=now_ns) == before
+
+
+def test_changed_file_is_read_again_though_size_and_mtime_are_the_same(folder):
+    """A rewrite that restores the mtime shows by its ctime."""
+    known = MemoryFingerprints()
+    path = folder / "d/a"
+    _touch(path)
+    before = _digest(folder, "d", fingerprints=known, now_ns=time.time_ns() + LATER_NS)
+    path.write_bytes(b"9")
+    _touch(path)
+
+    assert _digest(folder, "d", fingerprints=known, now_ns=time.time_ns() + LATER_NS) != before
+
+
+def test_freshly_changed_files_are_not_remembered(folder):
+    """A file written within the last two seconds is racy."""
+    known = MemoryFingerprints()
+    _digest(folder, "d", fingerprints=known, now_ns=time.time_ns())
+
+    assert known.known == {}
+
+
+def test_many_files_give_the_same_digest_as_few_at_a_time(tmp_path):
+    """Two threads and one give the same answers."""
+    make_tree(tmp_path, {f"d{number % 7}/f{number}": b"%d" % number for number in range(700)})
+    make_tree(tmp_path, {"large": b"x" * (5 << 20)})
+    known = MemoryFingerprints()
+    for number in range(7):
+        _digest(tmp_path, f"d{number}", fingerprints=known, now_ns=time.time_ns() + LATER_NS)
+
+    assert _digest(tmp_path, ".", fingerprints=known) == _digest(tmp_path, ".")
+
+
+def test_unreadable_or_vanished_file_is_named(folder):
+    """A file that goes away between selecting and reading is an error with its name."""
+    with source_root(folder) as root:
+        selection = Selection(root=root, sources=select_sources(root, ["d"]))
+        (folder / "d/a").unlink()
+        with pytest.raises(ContextError, match="file changed during the build in the build context: `/d/a`"):
+            digest_selection(selection, None, now_ns=0)
+
+
+def test_inline_files_are_part_of_the_answer():
+    """A here-document counts by name and bytes."""
+    one = Selection(root=None, sources=(InlineFile(name=b"x", content=b"1"),))
+    two = Selection(root=None, sources=(InlineFile(name=b"x", content=b"2"),))
+
+    assert digest_selection(one, None, now_ns=0) != digest_selection(two, None, now_ns=0)
