@@ -1,0 +1,1 @@
+"""The step cache: keys, records, the state database."""

@@ -1,0 +1,271 @@
+"""The state database of one root: cache records, known blobs of layers, layer trees, file fingerprints.
+
+On disk: `ROOT/state.db`, SQLite in WAL mode, shared by many processes. Everything in it can be made again from the
+blobs and by building; a damaged file is moved aside and a new one begun.
+
+    record(key, diff_id, created, name, ingredients, used)      what a cache key resolves to
+    blob(diff_id, digest, size, media_type)                     the stored forms of a layer
+    layer(id, diff_id)                                          layers whose tree is known
+    tree(layer, parent, name, ...)                              one row an entry of a layer's tar
+    file(device, inode, size, mtime_ns, ctime_ns, digest)       fingerprints of context files
+    origin(digest, repository)                                  where a blob was pulled from or pushed to
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from builder.errors import StoreError
+from registry.oci.descriptor import Descriptor
+from registry.oci.digest import Digest, parse_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from pathlib import Path
+
+    from builder.cache.key import Ingredient
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS record(
+    key TEXT PRIMARY KEY, diff_id TEXT NOT NULL, created TEXT NOT NULL, name TEXT NOT NULL,
+    ingredients TEXT NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS record_diff_id ON record(diff_id);
+CREATE INDEX IF NOT EXISTS record_name ON record(name, used);
+CREATE TABLE IF NOT EXISTS blob(
+    diff_id TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
+    PRIMARY KEY(diff_id, digest)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS layer(id INTEGER PRIMARY KEY, diff_id TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS tree(
+    layer INTEGER NOT NULL, parent BLOB NOT NULL, name BLOB NOT NULL, kind INTEGER NOT NULL, mode INTEGER NOT NULL,
+    uid INTEGER NOT NULL, gid INTEGER NOT NULL, mtime INTEGER NOT NULL, size INTEGER NOT NULL, linkname BLOB NOT NULL,
+    PRIMARY KEY(layer, parent, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS file(
+    device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(device, inode)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS origin(digest TEXT NOT NULL, repository TEXT NOT NULL,
+    PRIMARY KEY(digest, repository)) WITHOUT ROWID;
+"""
+
+BUSY_TIMEOUT = 60.0
+"""Seconds a process waits for another one's write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What a cache key resolves to: the layer a step made, and when.
+
+    *created* is the RFC 3339 time the layer was made; a cached step keeps it, so that a fully cached build gives the
+    same image.
+    """
+
+    key: str
+    diff_id: Digest
+    created: str
+    name: str
+    ingredients: tuple[Ingredient, ...]
+
+
+class State:
+    """The state database.
+
+    One connection, used from any thread under a lock. It must not cross a fork: call `close` before, the next use
+    opens it anew.
+
+    Args:
+        path: the database file; its folder exists.
+        on_reset: told why when a damaged file was moved aside.
+    """
+
+    def __init__(self, path: Path, *, on_reset: Callable[[str], None] | None = None) -> None:
+        self._path = path
+        self._on_reset = on_reset
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """Close the connection; the next call opens it anew."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection, locked for this thread.
+
+        Raises:
+            StoreError: the database cannot be used.
+        """
+        with self._lock:
+            try:
+                yield self._open()
+            except sqlite3.OperationalError as error:
+                raise StoreError(f"state database cannot be used, {error}: `{self._path}`") from error
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection inside one transaction, committed at the end and rolled back on an error."""
+        with self.reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def find_record(self, key: str) -> Record | None:
+        """Look a key up."""
+        with self.reading() as connection:
+            row = connection.execute(
+                "SELECT key, diff_id, created, name, ingredients FROM record WHERE key = ?", (key,)
+            ).fetchone()
+        return _record(row) if row else None
+
+    def find_latest(self, name: str) -> Record | None:
+        """Find the record last used by a step of this name: what a miss is compared with."""
+        with self.reading() as connection:
+            row = connection.execute(
+                "SELECT key, diff_id, created, name, ingredients FROM record WHERE name = ? ORDER BY used DESC LIMIT 1",
+                (name,),
+            ).fetchone()
+        return _record(row) if row else None
+
+    def put_record(self, record: Record) -> None:
+        """Keep a record; an older answer to the same key is replaced."""
+        with self.writing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO record VALUES(?, ?, ?, ?, ?, ?)",
+                (
+                    record.key,
+                    record.diff_id,
+                    record.created,
+                    record.name,
+                    json.dumps(record.ingredients, separators=(",", ":")),
+                    time.time(),
+                ),
+            )
+
+    def touch_records(self, keys: Iterable[str]) -> None:
+        """Note that records were used now."""
+        now = time.time()
+        with self.writing() as connection:
+            connection.executemany("UPDATE record SET used = ? WHERE key = ?", [(now, key) for key in keys])
+
+    def records(self) -> tuple[tuple[Record, float], ...]:
+        """List all records with the time of their last use, least recently used first."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT key, diff_id, created, name, ingredients, used FROM record ORDER BY used"
+            ).fetchall()
+        return tuple((_record(row[:5]), float(row[5])) for row in rows)
+
+    def remove_records(self, keys: Iterable[str]) -> None:
+        """Forget records."""
+        with self.writing() as connection:
+            connection.executemany("DELETE FROM record WHERE key = ?", [(key,) for key in keys])
+
+    def find_blobs(self, diff_id: Digest) -> tuple[Descriptor, ...]:
+        """List the stored forms of a layer; they may have been deleted since."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT media_type, digest, size FROM blob WHERE diff_id = ?", (diff_id,)
+            ).fetchall()
+        return tuple(Descriptor(media_type=row[0], digest=parse_digest(row[1]), size=row[2]) for row in rows)
+
+    def put_blob(self, diff_id: Digest, descriptor: Descriptor) -> None:
+        """Note that *descriptor* is a stored form of the layer *diff_id*."""
+        with self.writing() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO blob VALUES(?, ?, ?, ?)",
+                (diff_id, descriptor.digest, descriptor.size, descriptor.media_type),
+            )
+
+    def forget_layers_except(self, kept: Collection[Digest]) -> None:
+        """Forget the blobs and trees of all layers but those in *kept*."""
+        with self.writing() as connection:
+            known = connection.execute("SELECT diff_id FROM blob UNION SELECT diff_id FROM layer").fetchall()
+            rows = [row for row in known if row[0] not in kept]
+            connection.executemany("DELETE FROM blob WHERE diff_id = ?", rows)
+            connection.executemany("DELETE FROM tree WHERE layer = (SELECT id FROM layer WHERE diff_id = ?)", rows)
+            connection.executemany("DELETE FROM layer WHERE diff_id = ?", rows)
+
+    def add_origin(self, digests: Iterable[Digest], repository: str) -> None:
+        """Note that a repository (`registry/name`) holds blobs, so that a push can mount them from there."""
+        with self.writing() as connection:
+            connection.executemany("INSERT OR IGNORE INTO origin VALUES(?, ?)", [(d, repository) for d in digests])
+
+    def find_origins(self, digests: Iterable[Digest]) -> dict[Digest, tuple[str, ...]]:
+        """Repositories that are known to hold each of *digests*."""
+        with self.reading() as connection:
+            return {
+                digest: tuple(
+                    row[0]
+                    for row in connection.execute(
+                        "SELECT repository FROM origin WHERE digest = ?", (digest,)
+                    ).fetchall()
+                )
+                for digest in digests
+            }
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            try:
+                self._connection = _connect(self._path)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                self._set_aside(error)
+                self._connection = _connect(self._path)
+        return self._connection
+
+    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+        damaged = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
+        self._path.replace(damaged)
+        for suffix in ("-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        if self._on_reset is not None:
+            self._on_reset(f"the state database was damaged ({error}) and was begun anew; the old one is `{damaged}`")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA_VERSION:
+            _create(connection, version)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _create(connection: sqlite3.Connection, version: int) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    if version:
+        for table in ("record", "blob", "layer", "tree", "file", "origin"):
+            connection.execute(f"DROP TABLE IF EXISTS {table}")
+    for statement in _SCHEMA.split(";"):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _record(row: tuple[str, str, str, str, str]) -> Record:
+    return Record(
+        key=row[0],
+        diff_id=parse_digest(row[1]),
+        created=row[2],
+        name=row[3],
+        ingredients=tuple((name, value) for name, value in json.loads(row[4])),
+    )

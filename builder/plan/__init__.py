@@ -1,0 +1,1 @@
+"""From a Dockerfile and a request to a graph of vertices."""

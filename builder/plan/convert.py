@@ -1,0 +1,517 @@
+"""From a Dockerfile and a request to a plan.
+
+Stages are converted only when the target needs them, in the order of the file; each instruction changes the state of
+its stage (`StageState`) and may add a vertex to the plan.
+
+Source: Dockerfile reference; BuildKit, `frontend/dockerfile/dockerfile2llb/convert.go` (dispatch functions), whose
+corners are listed in the spec, sections 1.5 to 1.15 and 2.1.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, assert_never
+
+from builder.dockerfile import instructions as dockerfile
+from builder.dockerfile.instructions import InlineFile
+from builder.dockerfile.words import expand, expand_heredoc
+from builder.errors import DockerfileError
+from builder.plan import history_text
+from builder.plan.build_args import automatic_args, global_args, proxy_environ
+from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
+from builder.plan.image_state import StageState, destination_path, start_from_image, start_from_scratch
+from builder.plan.ports import parse_ports
+from builder.plan.signals import is_signal
+from builder.source import Span
+from registry.content.image import Image
+from registry.errors import RegistryError
+from registry.oci.image_config import HealthCheck
+from registry.oci.platform import Platform, parse_platform
+from registry.oci.reference import Reference, parse_reference
+
+if TYPE_CHECKING:
+    from builder.dockerfile.stages import Dockerfile, Stage
+    from builder.request import BuildRequest
+
+SCRATCH = "scratch"
+DEFAULT_HOSTNAME = "buildkitsandbox"
+HISTORY_SUFFIX = " # buildkit"
+
+ResolveImage = Callable[[Reference, Platform, Span | None], Image]
+"""Finds the image of a reference for a platform: manifest and config; raises RegistryError."""
+
+_URL = re.compile(r"https?://|git://|ssh://|git@", re.IGNORECASE)
+_WITH_LAYER = (dockerfile.Run, dockerfile.Copy, dockerfile.Add, dockerfile.Workdir)
+
+
+def convert(source: Dockerfile, request: BuildRequest, resolve_image: ResolveImage) -> Plan:
+    """Plan the target stage of a Dockerfile.
+
+    Args:
+        source: the stages.
+        request: target, arguments, platform, network and caching wishes.
+        resolve_image: finds base images; asked only for stages that are needed.
+
+    Raises:
+        DockerfileError: an instruction cannot be carried out as written.
+        RegistryError: a base image cannot be found.
+    """
+    target = source.get_target(request.target)
+    converter = _Converter(source, request, resolve_image, target)
+    state = converter.stage_state(target)
+    config = replace(state.config, labels={**state.config.labels, **request.labels})
+    return Plan(
+        vertex=state.vertex,
+        config=config,
+        base=state.base,
+        base_history=state.base_history,
+        history=tuple(state.history),
+    )
+
+
+@dataclass(slots=True)
+class _Scope:
+    """The words of one instruction expanded: all see the state before the instruction."""
+
+    environ: Mapping[str, str]
+    escape: str
+    span: Span
+
+    def text(self, word: str) -> str:
+        try:
+            return expand(word, self.environ.get, escape=self.escape).text
+        except DockerfileError as error:
+            raise DockerfileError(error.message, hint=error.hint, span=self.span) from error
+
+    def words(self, word: str) -> tuple[str, ...]:
+        try:
+            return expand(word, self.environ.get, escape=self.escape).words
+        except DockerfileError as error:
+            raise DockerfileError(error.message, hint=error.hint, span=self.span) from error
+
+    def optional(self, word: str | None) -> str | None:
+        return None if word is None else self.text(word)
+
+    def heredoc(self, file: InlineFile) -> InlineFile:
+        if not file.expand:
+            return file
+        try:
+            text = expand_heredoc(file.text, self.environ.get).text
+        except DockerfileError as error:
+            raise DockerfileError(error.message, hint=error.hint, span=self.span) from error
+        return InlineFile(name=self.text(file.name), text=text, expand=False)
+
+
+class _Converter:
+    def __init__(self, source: Dockerfile, request: BuildRequest, resolve_image: ResolveImage, target: Stage) -> None:
+        self._source = source
+        self._request = request
+        self._resolve_image = resolve_image
+        self._escape = source.directives.escape
+        self._states: dict[int, StageState] = {}
+        self._triggers: dict[int, list[dockerfile.Instruction]] = {}
+        self._images: dict[tuple[str, Platform], Image] = {}
+        automatic = automatic_args(
+            target=request.platform, build=request.build_platform, stage=request.target or target.name or "default"
+        )
+        self._global_args = global_args(source.meta_args, automatic, request.build_args, self._expand_global)
+        for stage in self._reachable(target):
+            self.stage_state(stage)
+
+    # Stages
+
+    def stage_state(self, stage: Stage) -> StageState:
+        """Convert a stage, once."""
+        if stage.index not in self._states:
+            self._states[stage.index] = self._convert_stage(stage)
+        return self._states[stage.index]
+
+    def _reachable(self, target: Stage) -> list[Stage]:
+        """List the stages the target needs, in the order of the file."""
+        found = {target.index}
+        pending = [target]
+        while pending:
+            stage = pending.pop()
+            names = [self._base_name(stage)]
+            names += [i.from_ for i in stage.instructions if isinstance(i, dockerfile.Copy) and i.from_]
+            for name in names:
+                needed = self._find_earlier(name, stage)
+                if needed is not None and needed.index not in found:
+                    found.add(needed.index)
+                    pending.append(needed)
+        return [self._source.stages[index] for index in sorted(found)]
+
+    def _find_earlier(self, name: str, stage: Stage) -> Stage | None:
+        """Find the last stage of that name before *stage*."""
+        for earlier in reversed(self._source.stages[: stage.index]):
+            if earlier.name is not None and earlier.name == name.lower():
+                return earlier
+        if name.isdecimal() and int(name) < stage.index:
+            return self._source.stages[int(name)]
+        return None
+
+    def _base_name(self, stage: Stage) -> str:
+        name = self._global_scope(stage.base.span).text(stage.base.image)
+        if not name:
+            raise DockerfileError(
+                f"base name ({stage.base.image}) should not be blank",
+                hint="give the ARG a default before the first FROM, or pass --build-arg",
+                span=stage.base.span,
+            )
+        return name
+
+    def _stage_label(self, stage: Stage) -> str:
+        if stage.name:
+            return stage.name
+        return f"stage-{stage.index}" if len(self._source.stages) > 1 else ""
+
+    def _convert_stage(self, stage: Stage) -> StageState:
+        state, triggers = self._start(stage)
+        state.steps = 1 + _count_steps(triggers) + _count_steps(stage.instructions)
+        for instruction in (*triggers, *stage.instructions):
+            self._dispatch(instruction, state, stage)
+        return state
+
+    def _start(self, stage: Stage) -> tuple[StageState, list[dockerfile.Instruction]]:
+        """Begin a stage from its base; return its state and the ONBUILD triggers to carry out first."""
+        name = self._base_name(stage)
+        label = self._stage_label(stage)
+        platform = self._platform(stage)
+        if name == SCRATCH:
+            return start_from_scratch(platform, stage_name=label), []
+        earlier = None if name.isdecimal() else self._find_earlier(name, stage)
+        if earlier is not None:
+            state = self.stage_state(earlier).inherit(stage_name=label)
+            return state, self._triggers.get(earlier.index, [])
+        image = self._image(name, platform, stage.base.span)
+        triggers = [dockerfile.parse_on_build(text, name=f"ONBUILD of {name}") for text in image.config.on_build]
+        steps = 1 + _count_steps(triggers) + _count_steps(stage.instructions)
+        prefix = f"{label} 1/{steps}" if label else f"1/{steps}"
+        vertex = self._image_vertex(image, name, f"[{prefix}] FROM {name}", stage.base.span)
+        return start_from_image(image, vertex, stage_name=label), triggers
+
+    def _platform(self, stage: Stage) -> Platform:
+        if stage.base.platform is None:
+            return self._request.platform
+        text = self._global_scope(stage.base.span).text(stage.base.platform)
+        if not text:
+            raise DockerfileError(
+                f"empty platform value from expression {stage.base.platform}",
+                hint="use $BUILDPLATFORM, $TARGETPLATFORM or os/architecture",
+                span=stage.base.span,
+            )
+        try:
+            return parse_platform(text)
+        except RegistryError as error:
+            raise DockerfileError(error.message, hint=error.hint, span=stage.base.span) from error
+
+    def _image(self, name: str, platform: Platform, span: Span) -> Image:
+        """Find an image, once for each platform."""
+        try:
+            reference = parse_reference(name)
+        except RegistryError as error:
+            raise DockerfileError(error.message, hint=error.hint, span=span) from error
+        known = self._images.get((str(reference), platform))
+        if known is None:
+            known = self._images[str(reference), platform] = self._resolve_image(reference, platform, span)
+        return known
+
+    def _image_vertex(self, image: Image, reference: str, name: str, span: Span) -> Vertex:
+        return Vertex(
+            op=BaseImage(reference=reference, image=image), name=name, text=f"FROM {reference}", stage="", span=span
+        )
+
+    # Expansion
+
+    def _expand_global(self, instruction: dockerfile.Arg, word: str, values: Mapping[str, str]) -> str:
+        return _Scope(values, self._escape, instruction.span).text(word)
+
+    def _global_scope(self, span: Span) -> _Scope:
+        return _Scope(self._global_args, self._escape, span)
+
+    # Instructions
+
+    def _dispatch(self, instruction: dockerfile.Instruction, state: StageState, stage: Stage) -> None:
+        scope = _Scope(dict(state.environ), self._escape, instruction.span)
+        match instruction:
+            case dockerfile.Arg():
+                self._arg(instruction, state, scope)
+            case dockerfile.Env():
+                _env(instruction, state, scope)
+            case dockerfile.Label():
+                _label(instruction, state, scope)
+            case dockerfile.Expose():
+                _expose(instruction, state, scope)
+            case dockerfile.Volume():
+                _volume(instruction, state, scope)
+            case dockerfile.User():
+                user = scope.text(instruction.user)
+                state.config = replace(state.config, user=user)
+                state.note(f"USER {user}")
+            case dockerfile.Workdir():
+                self._workdir(instruction, state, scope)
+            case dockerfile.StopSignal():
+                _stop_signal(instruction, state, scope)
+            case dockerfile.Shell():
+                state.config = replace(state.config, shell=instruction.words)
+                state.note(f"SHELL {history_text.plain_list(instruction.words)}")
+            case dockerfile.Maintainer():
+                state.config = replace(state.config, author=instruction.name)
+                state.note(f"MAINTAINER {instruction.name}")
+            case dockerfile.Cmd():
+                words = _command(instruction.command, state)
+                state.config = replace(state.config, cmd=words, args_escaped=True)
+                state.has_cmd = True
+                state.note(f"CMD {history_text.quote_list(words)}")
+            case dockerfile.Entrypoint():
+                words = _command(instruction.command, state)
+                cmd = state.config.cmd if state.has_cmd else None
+                state.config = replace(state.config, entrypoint=words, cmd=cmd)
+                state.note(f"ENTRYPOINT {history_text.quote_list(words)}")
+            case dockerfile.Healthcheck():
+                _healthcheck(instruction, state)
+            case dockerfile.OnBuild():
+                state.config = replace(state.config, on_build=(*state.config.on_build, instruction.text))
+                self._triggers.setdefault(stage.index, []).append(instruction.instruction)
+            case dockerfile.Run():
+                self._run(instruction, state, scope)
+            case dockerfile.Copy() | dockerfile.Add():
+                self._copy(instruction, state, scope, stage)
+            case dockerfile.From():
+                raise DockerfileError("FROM is not allowed here", span=instruction.span)
+            case _:
+                assert_never(instruction)
+
+    def _arg(self, instruction: dockerfile.Arg, state: StageState, scope: _Scope) -> None:
+        shown: list[str] = []
+        for name, default in instruction.pairs:
+            value = self._request.build_args.get(name)
+            if value is None:
+                # The defaults of one ARG see the arguments before them in the same line.
+                scope.environ = state.environ
+                value = scope.text(default) if default is not None else self._global_args.get(name)
+            if value is not None:
+                state.environ[name] = value
+            state.build_args.append((name, value or ""))
+            shown.append(name if value is None else f"{name}={value}")
+        state.note(f"ARG {' '.join(shown)}")
+
+    def _workdir(self, instruction: dockerfile.Workdir, state: StageState, scope: _Scope) -> None:
+        written = scope.text(instruction.path)
+        path = (
+            written if written.startswith("/") else posixpath.normpath(posixpath.join(state.working_directory, written))
+        )
+        state.config = replace(state.config, working_directory=path)
+        clean = "/" + posixpath.normpath(path).lstrip("/")
+        if clean == "/":
+            state.note(f"WORKDIR {path}")
+            return
+        vertex = self._vertex(instruction, state, MakeDirectory(path=clean, user=state.config.user))
+        state.advance(vertex, f"WORKDIR {path}")
+
+    def _run(self, instruction: dockerfile.Run, state: StageState, scope: _Scope) -> None:
+        if instruction.mounts:
+            raise _not_yet("RUN --mount", instruction)
+        if instruction.devices:
+            raise _not_yet("RUN --device", instruction)
+        if instruction.security != "sandbox":
+            raise _not_yet("RUN --security=insecure", instruction)
+        if instruction.network == "host" and self._request.network == "none":
+            raise DockerfileError(
+                "RUN --network=host is not allowed when the build's network is none",
+                hint="build with --network host",
+                span=instruction.span,
+            )
+        del scope  # nothing in a RUN is expanded by the builder
+        files: tuple[tuple[str, str], ...] = ()
+        words = instruction.command.words
+        if instruction.command.shell_form:
+            program = instruction.program
+            if program is not None:
+                files = ((program.name, program.text),)
+                words = (f"/dev/pipes/{program.name}",)
+            else:
+                words = (instruction.shell_text,)
+            words = (*state.shell, *words)
+        network = instruction.network or "default"
+        if network == "default":
+            network = self._request.network
+        given = self._request.build_args
+        op = RunCommand(
+            args=words,
+            environ=tuple(state.environ.items()),
+            hidden_environ=proxy_environ(given, [name for name, _ in state.build_args]),
+            cwd=state.working_directory,
+            user=state.config.user,
+            network="none" if network == "none" else "host",
+            hostname=given.get("BUILDKIT_SANDBOX_HOSTNAME", DEFAULT_HOSTNAME),
+            add_hosts=self._request.add_hosts,
+            shm_size=self._request.shm_size,
+            ulimits=self._request.ulimits,
+            files=files,
+        )
+        build_args = [(name, state.environ.get(name, value)) for name, value in state.build_args]
+        text = history_text.run_command(words, build_args)
+        state.advance(self._vertex(instruction, state, op), f"RUN {text}{HISTORY_SUFFIX}")
+
+    def _copy(
+        self, instruction: dockerfile.Copy | dockerfile.Add, state: StageState, scope: _Scope, stage: Stage
+    ) -> None:
+        keyword = "COPY" if isinstance(instruction, dockerfile.Copy) else "ADD"
+        paths = tuple(scope.text(path) for path in instruction.sources)
+        for path in paths:
+            if _URL.match(path):
+                raise self._refuse_url(keyword, path, instruction)
+        destination = scope.text(instruction.destination)
+        chown, chmod = scope.optional(instruction.chown), scope.optional(instruction.chmod)
+        inline = tuple(scope.heredoc(file) for file in instruction.files)
+        source: Vertex | None = None
+        if isinstance(instruction, dockerfile.Copy) and instruction.from_ is not None:
+            source = self._copy_source(instruction, instruction.from_, stage)
+        if isinstance(instruction, dockerfile.Add) and (instruction.checksum or instruction.keep_git_dir):
+            raise DockerfileError(
+                "checksum requires HTTP(S) or Git sources"
+                if instruction.checksum
+                else "--keep-git-dir requires Git sources",
+                hint="remove the flag",
+                span=instruction.span,
+            )
+        op = CopyFiles(
+            instruction=keyword,
+            paths=paths,
+            inline=inline,
+            destination=destination_path(destination, state.working_directory),
+            chown=chown,
+            chmod=chmod,
+            exclude=instruction.exclude,
+            parents=isinstance(instruction, dockerfile.Copy) and instruction.parents,
+            unpack=isinstance(instruction, dockerfile.Add) and instruction.unpack is not False,
+        )
+        vertex = self._vertex(instruction, state, op, sources=(source,) if source else ())
+        flags = ["--parents"] if op.parents else []
+        flags += [f"--chown={chown}"] if chown is not None else []
+        flags += [f"--chmod={chmod}"] if chmod is not None else []
+        names = [f"<<{file.name}" for file in inline]
+        shown = " ".join([keyword, *flags, *paths, *names, destination])
+        state.advance(vertex, shown + HISTORY_SUFFIX)
+
+    def _refuse_url(self, keyword: str, path: str, instruction: dockerfile.Copy | dockerfile.Add) -> DockerfileError:
+        if keyword == "ADD":
+            return _not_yet("ADD of a URL", instruction)
+        return DockerfileError(
+            f"source can't be a URL for COPY: `{path}`", hint="use ADD, which fetches URLs", span=instruction.span
+        )
+
+    def _copy_source(self, instruction: dockerfile.Copy, name: str, stage: Stage) -> Vertex | None:
+        """Find what `--from` names: an earlier stage by name or number, else an image."""
+        if "$" in name:
+            raise DockerfileError(
+                "variable expansion is not supported for --from, define a new stage with FROM using ARG from global "
+                "scope as a workaround",
+                span=instruction.span,
+            )
+        earlier = self._find_earlier(name, stage)
+        if earlier is not None:
+            return self.stage_state(earlier).vertex or _EMPTY
+        later = [other.name for other in self._source.stages[stage.index :] if other.name == name.lower()]
+        if later or name.isdecimal():
+            raise DockerfileError(
+                f'cannot copy from stage "{name}", it needs to be defined before current stage',
+                hint="move that stage up",
+                span=instruction.span,
+            )
+        if name == SCRATCH:
+            return _EMPTY
+        image = self._image(name, self._request.platform, instruction.span)
+        return self._image_vertex(image, name, f"FROM {name}", instruction.span)
+
+    def _vertex(
+        self,
+        instruction: dockerfile.Instruction,
+        state: StageState,
+        op: RunCommand | CopyFiles | MakeDirectory,
+        *,
+        sources: tuple[Vertex, ...] = (),
+    ) -> Vertex:
+        text = " ".join(instruction.original.split())
+        stages = self._request.no_cache_stages
+        return Vertex(
+            op=op,
+            parent=state.vertex,
+            sources=sources,
+            name=state.name_step(text),
+            text=text,
+            stage=state.stage_name,
+            span=instruction.span,
+            no_cache=self._request.no_cache or state.stage_name.lower() in stages,
+        )
+
+
+_EMPTY = Vertex(op=EmptyFileSystem(), name="empty file system", text="", stage="")
+
+
+def _count_steps(instructions: Iterable[dockerfile.Instruction]) -> int:
+    return sum(isinstance(instruction, _WITH_LAYER) for instruction in instructions)
+
+
+def _not_yet(what: str, instruction: dockerfile.Instruction) -> DockerfileError:
+    return DockerfileError(f"{what} is not supported yet", hint="rewrite the step without it", span=instruction.span)
+
+
+def _command(command: dockerfile.CommandLine, state: StageState) -> tuple[str, ...]:
+    return (*state.shell, *command.words) if command.shell_form else command.words
+
+
+def _env(instruction: dockerfile.Env, state: StageState, scope: _Scope) -> None:
+    pairs = [(scope.text(name), scope.text(value)) for name, value in instruction.pairs]
+    for name, value in pairs:
+        state.set_environ(name, value)
+    state.note("ENV " + " ".join(f"{name}={value}" for name, value in pairs))
+
+
+def _label(instruction: dockerfile.Label, state: StageState, scope: _Scope) -> None:
+    pairs = [(scope.text(name), scope.text(value)) for name, value in instruction.pairs]
+    state.config = replace(state.config, labels={**state.config.labels, **dict(pairs)})
+    state.note("LABEL " + " ".join(f"{name}={value}" for name, value in pairs))
+
+
+def _expose(instruction: dockerfile.Expose, state: StageState, scope: _Scope) -> None:
+    words = [word for written in instruction.ports for word in scope.words(written)]
+    ports = sorted({port for word in words for port in parse_ports(word, instruction.span)})
+    state.config = replace(state.config, exposed_ports=tuple(sorted({*state.config.exposed_ports, *ports})))
+    state.note(f"EXPOSE {history_text.plain_list(ports)}")
+
+
+def _volume(instruction: dockerfile.Volume, state: StageState, scope: _Scope) -> None:
+    paths = [scope.text(path) for path in instruction.paths]
+    if not all(paths):
+        raise DockerfileError("VOLUME specified can not be an empty string", span=instruction.span)
+    state.config = replace(state.config, volumes=tuple(dict.fromkeys([*state.config.volumes, *paths])))
+    state.note(f"VOLUME {history_text.plain_list(paths)}")
+
+
+def _stop_signal(instruction: dockerfile.StopSignal, state: StageState, scope: _Scope) -> None:
+    signal = scope.text(instruction.signal)
+    if not is_signal(signal):
+        raise DockerfileError(
+            f"Invalid signal: {signal}", hint="write a name such as SIGTERM, or a number", span=instruction.span
+        )
+    state.config = replace(state.config, stop_signal=signal)
+    state.note(f"STOPSIGNAL {signal}")
+
+
+def _healthcheck(instruction: dockerfile.Healthcheck, state: StageState) -> None:
+    test = instruction.test
+    check = HealthCheck(
+        test=test,
+        interval_ns=instruction.interval_ns,
+        timeout_ns=instruction.timeout_ns,
+        start_period_ns=instruction.start_period_ns,
+        start_interval_ns=instruction.start_interval_ns,
+        retries=instruction.retries,
+    )
+    state.config = replace(state.config, healthcheck=check)
+    state.note(f"HEALTHCHECK {history_text.health_check(check)}")

@@ -1,0 +1,204 @@
+"""The plan: what has to happen for a target, as a graph.
+
+A *vertex* is one op with the vertices it needs; an *op* says what is done and which of its values decide the result.
+A vertex that makes a file system has a *parent*, the vertex whose file system it changes (None: the empty one), and
+*sources*, other vertices it reads from. Vertices are values: two of the same definition are one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from builder.cache.key import Ingredient, derive_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from builder.dockerfile.instructions import InlineFile
+    from builder.source import Span
+    from registry.content.image import Image
+    from registry.oci.image_config import History, ImageConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseImage:
+    """Start from the layers of an image. *reference* is the text of the Dockerfile."""
+
+    reference: str
+    image: Image
+
+    def ingredients(self) -> tuple[Ingredient, ...]:
+        """Name what decides the result: the content of the image."""
+        return (("op", "image"), *(("diff_id", diff_id) for diff_id in self.image.config.diff_ids))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmptyFileSystem:
+    """Start from nothing: stands for a stage without layers where files are copied from it."""
+
+    def ingredients(self) -> tuple[Ingredient, ...]:
+        """Name what decides the result: nothing does."""
+        return (("op", "empty"),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCommand:
+    """Run a command on the parent's file system.
+
+    *environ* is ordered and complete but for HOME; *hidden_environ* (the proxy variables) is given to the command and
+    enters neither the key nor the history. *user* is as written. *network* is `host` or `none`. *files* are mounted
+    read-only under `/dev/pipes` (here-documents that are programs), as name and content.
+    """
+
+    args: tuple[str, ...]
+    environ: tuple[tuple[str, str], ...]
+    hidden_environ: tuple[tuple[str, str], ...] = ()
+    cwd: str
+    user: str
+    network: str
+    hostname: str
+    add_hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+
+    def ingredients(self) -> tuple[Ingredient, ...]:
+        """Name what decides the result; the addresses of extra hosts do not, their names do."""
+        return (
+            ("op", "run"),
+            *(("argument", word) for word in self.args),
+            *((f"environment {name}", value) for name, value in self.environ),
+            ("working directory", self.cwd),
+            ("user", self.user),
+            ("network", self.network),
+            ("hostname", self.hostname),
+            *(("extra host", name) for name, _ in self.add_hosts),
+            ("shared memory", str(self.shm_size)),
+            *((f"limit {name}", f"{soft}:{hard}") for name, soft, hard in self.ulimits),
+            *((f"file {name}", content) for name, content in self.files),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyFiles:
+    """Copy files onto the parent's file system, from the context or from the first source vertex.
+
+    *paths* are expanded source arguments, *inline* files whose text is expanded; *destination* is absolute, with its trailing slash if it was written with
+    one; *unpack* is ADD's treatment of local archives. *instruction* is "COPY" or "ADD", for messages.
+    """
+
+    instruction: str
+    paths: tuple[str, ...]
+    inline: tuple[InlineFile, ...] = ()
+    destination: str
+    chown: str | None = None
+    chmod: str | None = None
+    exclude: tuple[str, ...] = ()
+    parents: bool = False
+    unpack: bool = False
+
+    def ingredients(self) -> tuple[Ingredient, ...]:
+        """Name what decides the result beside the content that is copied."""
+        return (
+            ("op", "copy"),
+            *(("source", path.rstrip("/").rpartition("/")[2]) for path in self.paths),
+            *((f"file {file.name}", file.text) for file in self.inline),
+            ("destination", self.destination),
+            ("chown", self.chown or ""),
+            ("chmod", self.chmod or ""),
+            *(("exclude", pattern) for pattern in self.exclude),
+            ("parents", str(self.parents)),
+            ("unpack", str(self.unpack)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeDirectory:
+    """Make a working directory where it is missing, owned by *user* (as written in USER, empty for root)."""
+
+    path: str
+    user: str
+
+    def ingredients(self) -> tuple[Ingredient, ...]:
+        """Name what decides the result."""
+        return (("op", "directory"), ("path", self.path), ("user", self.user))
+
+
+Op = BaseImage | EmptyFileSystem | RunCommand | CopyFiles | MakeDirectory
+"""What a vertex can do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Vertex:
+    """One node of the plan.
+
+    *name* is for people (`[build 2/5] RUN make`), *text* the instruction without the numbers, which stays the same
+    when steps come and go before it. *no_cache* asks that it be done whatever the cache says.
+    """
+
+    op: Op
+    parent: Vertex | None = None
+    sources: tuple[Vertex, ...] = ()
+    name: str
+    text: str
+    stage: str
+    span: Span | None = None
+    no_cache: bool = False
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        inputs = [("parent", self.parent.digest if self.parent else ""), *(("source", s.digest) for s in self.sources)]
+        paths = [("path", path) for path in self.op.paths] if isinstance(self.op, CopyFiles) else []
+        definition = [*self.op.ingredients(), *paths, *inputs]
+        object.__setattr__(self, "digest", f"sha256:{derive_key(definition)}")
+
+    @property
+    def inputs(self) -> tuple[Vertex, ...]:
+        """The vertices this one needs, parent first."""
+        return (self.parent, *self.sources) if self.parent else self.sources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryDraft:
+    """A history entry of the image to be: *vertex* made its layer, or is None for an entry without one."""
+
+    created_by: str
+    vertex: Vertex | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What has to happen for a target, and the image that comes of it.
+
+    *config* holds everything but `created`, `history` and `rootfs`; *base_history* are the entries of the base image
+    as they stand, *history* those of this build in order. *vertex* None is the empty file system.
+    """
+
+    vertex: Vertex | None
+    config: ImageConfig
+    base: Image | None
+    base_history: tuple[History, ...]
+    history: tuple[HistoryDraft, ...]
+
+    def vertices(self) -> tuple[Vertex, ...]:
+        """List every vertex once, inputs before those that need them."""
+        ordered: dict[str, Vertex] = {}
+        if self.vertex is not None:
+            for vertex in _walk(self.vertex):
+                ordered.setdefault(vertex.digest, vertex)
+        return tuple(ordered.values())
+
+
+def _walk(target: Vertex) -> Iterator[Vertex]:
+    """Depth first without recursion: plans of thousands of steps are legal."""
+    seen: set[str] = set()
+    stack: list[tuple[Vertex, bool]] = [(target, False)]
+    while stack:
+        vertex, expanded = stack.pop()
+        if expanded:
+            yield vertex
+        elif vertex.digest not in seen:
+            seen.add(vertex.digest)
+            stack.append((vertex, True))
+            stack.extend((needed, False) for needed in reversed(vertex.inputs))
