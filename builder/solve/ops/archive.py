@@ -90,7 +90,7 @@ def is_archive(root: SourceRoot, source: Selected) -> bool:
     status = source.item.stat
     if not stat.S_ISREG(status.st_mode) or status.st_size < _SMALLEST:
         return False
-    from registry.content.compression import open_archive  # noqa: PLC0415 - compressors are slow to load
+    from registry.content.layer_stream import open_archive  # noqa: PLC0415 - compressors are slow to load
     from runtime.layers.read import read_archive  # noqa: PLC0415 - only ADD needs it
 
     with Opener(root) as opener, os.fdopen(opener.open(source.item), "rb") as stream:
@@ -142,7 +142,7 @@ class _Unpacking:
 
     def run(self, root: SourceRoot, source: Selected, destination: bytes) -> Iterator[PlacedEntry]:
         """Unpack *source* below *destination*."""
-        from registry.content.compression import open_archive  # noqa: PLC0415 - compressors are slow to load
+        from registry.content.layer_stream import open_archive  # noqa: PLC0415 - compressors are slow to load
         from runtime.layers.read import read_archive  # noqa: PLC0415 - only ADD needs it
 
         placement = self._placement

@@ -48,6 +48,18 @@ class PlacedEntry(NamedTuple):
     content: Found | bytes | BinaryIO | None = None
 
 
+def encode_destination(text: str, *, span: Span | None = None) -> bytes:
+    """Turn the text of a destination into a path.
+
+    Raises:
+        CopyError: it holds a NUL, or what is no text.
+    """
+    path = encode_path(text)
+    if path is None:
+        raise CopyError(f"destination cannot be a path: `{text!r}`", span=span)
+    return path
+
+
 def place_copy(
     selection: Selection,
     tree: Tree,

@@ -17,7 +17,7 @@ from builder.errors import ContextError, CopyError
 from builder.image.tree import EmptyTree
 from builder.plan.image_state import destination_path
 from builder.solve.ops.ownership import Mode
-from builder.solve.ops.place import place_copy, write_entries
+from builder.solve.ops.place import encode_destination, place_copy, write_entries
 from runtime.layers.archive import ArchiveWriter
 from runtime.layers.entry import EntryKind
 from tests.fakes.context import make_tree, source_root
@@ -49,7 +49,7 @@ def _copy(
         return place_copy(
             selection,
             tree if tree is not None else DictTree(),
-            os.fsencode(destination_path(destination, workdir)),
+            encode_destination(destination_path(destination, workdir)),
             owner=chown,
             mode=Mode(chmod) if chmod else None,
             now=NOW,
@@ -99,7 +99,7 @@ def test_copy_places(folder, arguments, destination, tree, expected):
 )
 def test_destination_is_below_the_working_directory(text, workdir, expected):
     """C4: relative destinations, the empty one and the dot."""
-    path = os.fsencode(destination_path(text, workdir))
+    path = encode_destination(destination_path(text, workdir))
 
     assert os.path.normpath(path) == os.path.normpath(expected)
     assert path.endswith(b"/") is (expected.endswith((b"/", b"/.")))
@@ -377,4 +377,4 @@ def test_destination_that_cannot_be_a_path_is_refused():
     """A NUL or a lone surrogate is an error, not a traceback."""
     for text in ("a\0b", "\ud800"):
         with pytest.raises(CopyError, match="destination cannot be a path"):
-            os.fsencode(destination_path(text, "/"))
+            encode_destination(destination_path(text, "/"))

@@ -1,0 +1,103 @@
+"""pybuild build: an image from a Dockerfile."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from builder.cli.arguments import parse_build
+from builder.cli.inside import run_inside
+from builder.cli.registries import connect
+from builder.cli.render import Renderer, open_renderer
+from builder.events import Warned
+from builder.pipeline import Build, BuildResult
+from builder.store import Store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from builder.cli.environment import Environment
+    from builder.request import BuildRequest
+    from runtime.zygote import Zygote
+
+
+def run(arguments: argparse.Namespace, environment: Environment) -> int:
+    """Build; progress goes to standard error, with `-q` the image id to standard output."""
+    request = parse_build(arguments, environment)
+    mode = "quiet" if arguments.quiet else environment.progress(arguments.progress)
+    renderer = open_renderer(mode, environment, sys.stderr)
+    with Store(request.root, warn=partial(_warn, renderer)) as store:
+        try:
+            build = Build(
+                request,
+                store,
+                renderer.sink,
+                connect=partial(connect, environment, arguments.insecure_registry),
+                now=_now,
+            )
+            needs_namespace = build.prepare()
+        except BaseException as error:
+            renderer.close(error)
+            raise
+        if needs_namespace:
+            build.before_fork()
+            return run_inside(store, lambda zygote: _finish(build, zygote, renderer, arguments, request))
+        return _finish(build, None, renderer, arguments, request)
+
+
+def _finish(
+    build: Build, zygote: Zygote | None, renderer: Renderer, arguments: argparse.Namespace, request: BuildRequest
+) -> int:
+    renderer.start()
+    try:
+        result = build.finish(zygote)
+    except BaseException as error:
+        renderer.close(error)
+        raise
+    renderer.close()
+    build.close()
+    _write_results(result, arguments, request)
+    return 0
+
+
+def _write_results(result: BuildResult, arguments: argparse.Namespace, request: BuildRequest) -> None:
+    image = result.image
+    identifier = image.manifest.config.digest
+    if arguments.iidfile:
+        with open(arguments.iidfile, "w", encoding="ascii") as file:
+            file.write(identifier)
+    if arguments.metadata_file:
+        with open(arguments.metadata_file, "w", encoding="utf-8") as file:
+            json.dump(_metadata(result), file, indent=2)
+            file.write("\n")
+    if arguments.quiet and not any(
+        output.destination is None and output.tar
+        for output in request.outputs
+        if output.type.value in {"tar", "oci", "docker"}
+    ):
+        sys.stdout.write(f"{identifier}\n")
+
+
+def _metadata(result: BuildResult) -> dict[str, object]:
+    """Describe the result as buildx does in `--metadata-file`; spec, section 3.10."""
+    descriptor = result.image.descriptor
+    document: dict[str, object] = {
+        "containerimage.config.digest": result.image.manifest.config.digest,
+        "containerimage.descriptor": descriptor.to_json(),
+        "containerimage.digest": descriptor.digest,
+    }
+    if result.names:
+        document["image.name"] = ",".join(str(name) for name in result.names)
+    return document
+
+
+def _warn(renderer: Renderer, message: str) -> None:
+    renderer.sink(Warned(vertex=None, message=message, time=time.time()))
+
+
+def _now() -> str:
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"

@@ -1,0 +1,134 @@
+"""pybuild run: a command in an image, on a file system that is thrown away."""
+
+from __future__ import annotations
+
+import secrets
+from functools import partial
+from typing import TYPE_CHECKING
+
+from builder.cli.arguments import parse_hosts, parse_network, parse_platform_option, parse_shm_size, parse_ulimits
+from builder.cli.inside import run_inside
+from builder.cli.registries import connect
+from builder.errors import UsageError
+from builder.image.assemble import Layer
+from builder.plan.image_state import DEFAULT_PATH, parse_environ
+from builder.solve.filesystem import FileSystems
+from builder.solve.ops.run import host_resolv_conf, hosts_file
+from builder.store import Store
+from builder.transfer import pull_image
+from registry.content.image import Image, load_image
+from registry.oci.platform import Platform, host_platform
+from registry.oci.reference import parse_reference
+from runtime.mounts import BindMount
+from runtime.sandbox import SandboxSpec, Ulimit
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from builder.cli.environment import Environment
+    from registry.oci.image_config import ImageConfig
+    from runtime.snapshots.overlay import Active
+    from runtime.zygote import Zygote
+
+
+def run(arguments: argparse.Namespace, environment: Environment) -> int:
+    """Run a command; its streams are ours, its status becomes the exit code."""
+    platform = parse_platform_option(arguments.platform, environment) or host_platform()
+    with Store(environment.root(arguments.root)) as store:
+        image = _find_image(arguments, environment, store, platform)
+        for diff_id, descriptor in zip(image.config.diff_ids, image.manifest.layers, strict=True):
+            store.state.put_blob(diff_id, descriptor)
+        specify = partial(_specify, arguments, environment, image.config)
+        return run_inside(store, partial(_run, store, image, specify, interactive=arguments.interactive))
+
+
+def _run(store: Store, image: Image, specify: partial[SandboxSpec], zygote: Zygote, *, interactive: bool) -> int:
+    layers = tuple(Layer(diff_id=diff_id) for diff_id in image.config.diff_ids)
+    lowers = store.snapshots.lowers(FileSystems(store).snapshots(layers))
+    active = store.snapshots.prepare(lowers)
+    try:
+        step = zygote.run(specify(lowers, active), stdin=0 if interactive else None, stdout=1, stderr=2)
+        status = step.wait().status
+    finally:
+        store.snapshots.discard(active)
+    return status if status >= 0 else 128 - status
+
+
+def _find_image(arguments: argparse.Namespace, environment: Environment, store: Store, platform: Platform) -> Image:
+    reference = parse_reference(arguments.image)
+    descriptor = None if arguments.pull == "always" else store.layout.find(reference)
+    if descriptor is not None:
+        return load_image(store.blobs, descriptor, platform)
+    if arguments.pull == "never":
+        raise UsageError(f"no such image: `{arguments.image}`", hint="`pybuild images` lists what is there")
+    return pull_image(store, reference, platform, connect(environment, arguments.insecure_registry))
+
+
+def _specify(
+    arguments: argparse.Namespace,
+    environment: Environment,
+    config: ImageConfig,
+    lowers: tuple[Path, ...],
+    active: Active,
+) -> SandboxSpec:
+    hostname = arguments.hostname or secrets.token_hex(6)
+    return SandboxSpec(
+        args=_command(arguments, config),
+        environ=tuple(_environ(arguments, environment, config, hostname).items()),
+        cwd=arguments.workdir or config.working_directory or "/",
+        user=arguments.user or config.user,
+        lowers=lowers,
+        upper=active.upper,
+        work=active.work,
+        hostname=hostname,
+        hosts=hosts_file(hostname, parse_hosts(arguments.add_host)),
+        resolv_conf=host_resolv_conf(),
+        network="none" if parse_network(arguments.network) == "none" else "host",
+        binds=tuple(_bind(text, environment) for text in arguments.volume),
+        shm_size=parse_shm_size(arguments.shm_size),
+        ulimits=tuple(Ulimit(name=n, soft=soft, hard=hard) for n, soft, hard in parse_ulimits(arguments.ulimit)),
+        interactive=True,
+    )
+
+
+def _command(arguments: argparse.Namespace, config: ImageConfig) -> tuple[str, ...]:
+    """Join entrypoint and command as docker does: a new entrypoint drops the image's command."""
+    given = tuple(arguments.command)
+    if arguments.entrypoint is not None:
+        entrypoint = (arguments.entrypoint,) if arguments.entrypoint else ()
+        words = (*entrypoint, *given)
+    else:
+        words = (*(config.entrypoint or ()), *(given or config.cmd or ()))
+    if not words:
+        raise UsageError(f"no command is given and the image has none: `{arguments.image}`", hint="name a command")
+    return words
+
+
+def _environ(
+    arguments: argparse.Namespace, environment: Environment, config: ImageConfig, hostname: str
+) -> dict[str, str]:
+    values = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
+    if arguments.tty:
+        values["TERM"] = environment.variables.get("TERM", "xterm")
+    values.update(parse_environ(config.env))
+    for text in arguments.env:
+        name, equals, value = text.partition("=")
+        if equals:
+            values[name] = value
+        elif name in environment.variables:
+            values[name] = environment.variables[name]
+    return values
+
+
+def _bind(text: str, environment: Environment) -> BindMount:
+    source, _, rest = text.partition(":")
+    target, _, options = rest.partition(":")
+    if not source or not target.startswith("/") or options not in {"", "ro", "rw"}:
+        raise UsageError(
+            f"invalid volume: `{text}`", hint="write /folder/here:/folder/inside, with :ro at the end or not"
+        )
+    path = environment.path(source)
+    if not path.exists():
+        raise UsageError(f"source of a volume does not exist: `{source}`", hint="make the folder first")
+    return BindMount(source=path, target=target, read_only=options == "ro")

@@ -1,0 +1,1 @@
+"""Writing images out: layouts, archives, file systems, registries."""

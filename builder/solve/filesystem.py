@@ -1,0 +1,174 @@
+"""File systems as chains of layers: their trees, their snapshots, their blobs.
+
+A *file system* is a tuple of layers, base first. What is known of one grows with need: the tree of a layer is indexed
+when a COPY asks about it, a snapshot is unpacked when a step runs on it or is copied from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import TYPE_CHECKING, BinaryIO
+
+from builder.errors import StoreError
+from builder.image.assemble import Layer
+from registry.oci.chain_id import chain_id
+from registry.oci.digest import Digest, digest_hex
+from registry.oci.media_types import layer_compression
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from builder.image.layer_index import IndexTree
+    from builder.store import Store
+    from registry.oci.descriptor import Descriptor
+
+FileSystem = tuple[Layer, ...]
+"""The layers of a file system, base first; the empty tuple is the empty one."""
+
+SMALL_FILE = 8 << 20
+"""Longest file that is read whole out of a layer (passwd, group), in bytes."""
+
+
+class FileSystems:
+    """What is known of file systems in a store. Used from many threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+        self._mounts = 0
+
+    def find_blob(self, diff_id: Digest, kind: str | None = None) -> Descriptor | None:
+        """Find a stored form of a layer; one compressed as *kind* if there is one."""
+        present = [blob for blob in self._store.state.find_blobs(diff_id) if self._store.blobs.has(blob.digest)]
+        wanted = [blob for blob in present if layer_compression(blob.media_type) == kind]
+        return next(iter(wanted or present), None)
+
+    def get_blob(self, diff_id: Digest, kind: str | None = None) -> Descriptor:
+        """Find a stored form of a layer.
+
+        Raises:
+            StoreError: none is left.
+        """
+        found = self.find_blob(diff_id, kind)
+        if found is None:
+            raise StoreError(
+                f"a layer is missing from the store: `{diff_id}`", hint="build again with --no-cache, or pull the base"
+            )
+        return found
+
+    def tree(self, layers: FileSystem) -> IndexTree:
+        """Give the tree of a file system, indexing those of its layers that are not yet."""
+        from runtime.layers.read import read_archive  # noqa: PLC0415  a build that is cached looks at no tree
+
+        for layer in layers:
+            if not self._store.index.has(layer.diff_id):
+                with self._locked(layer.diff_id), self._open(layer.diff_id) as stream:
+                    self._store.index.put(layer.diff_id, (member.entry for member in read_archive(stream)))
+        return self._store.index.tree([layer.diff_id for layer in layers], lambda path: self._read_file(layers, path))
+
+    def snapshots(self, layers: FileSystem) -> tuple[str, ...]:
+        """Unpack what is not unpacked of a file system; return the names of its snapshots, base first.
+
+        Works only inside the namespace.
+        """
+        names = tuple(snapshot_name(layers[: count + 1]) for count in range(len(layers)))
+        for count, layer in enumerate(layers):
+            if not self._store.snapshots.has(names[count]):
+                with self._locked(names[count]):
+                    self._unpack(layer, names[: count + 1])
+        return names
+
+    @contextlib.contextmanager
+    def mounted(self, layers: FileSystem) -> Iterator[Path]:
+        """Mount a file system read-only for the time of the block. Works only inside the namespace."""
+        names = self.snapshots(layers)
+        with self._mount_point() as target:
+            if not names:
+                yield target
+                return
+            with self._store.snapshots.mount_view(names, target):
+                yield target
+
+    @contextlib.contextmanager
+    def opened(self, layers: FileSystem) -> Iterator[int]:
+        """Mount a file system as `mounted` does, and give a descriptor of its root."""
+        with self.mounted(layers) as path:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                yield fd
+            finally:
+                os.close(fd)
+
+    @contextlib.contextmanager
+    def _mount_point(self) -> Iterator[Path]:
+        with self._guard:
+            self._mounts += 1
+            target = self._store.temporary / f"mount-{self._mounts}"
+        target.mkdir()
+        yield target
+        target.rmdir()
+
+    def _unpack(self, layer: Layer, names: tuple[str, ...]) -> None:
+        from runtime.layers.apply import apply_layer  # noqa: PLC0415  a build that is cached unpacks nothing
+
+        snapshots = self._store.snapshots
+        if snapshots.has(names[-1]):
+            return
+        active = snapshots.prepare(snapshots.lowers(names[:-1]))
+        try:
+            with self._open(layer.diff_id) as stream:
+                if len(names) == 1:
+                    apply_layer(stream, active.upper)
+                else:
+                    with (
+                        self._mount_point() as target,
+                        snapshots.mount_active(snapshots.lowers(names[:-1]), active, target),
+                    ):
+                        apply_layer(stream, target)
+        except BaseException:
+            snapshots.discard(active)
+            raise
+        snapshots.commit(active, names[-1])
+
+    @contextlib.contextmanager
+    def _open(self, diff_id: Digest) -> Iterator[BinaryIO]:
+        from registry.content.layer_stream import open_layer  # noqa: PLC0415  a build that is cached reads no layer
+
+        descriptor = self.get_blob(diff_id)
+        with self._store.blobs.open_verified(descriptor.digest) as stored:
+            stream = open_layer(stored, media_type=descriptor.media_type)
+            yield stream
+            while stream.read(1 << 20):
+                pass  # the digest is only known to be right at the end
+
+    def _read_file(self, layers: FileSystem, path: bytes) -> bytes | None:
+        """Read a small file from the topmost layer that has it."""
+        from runtime.layers.read import read_archive  # noqa: PLC0415  a build that is cached reads no layer
+
+        for layer in reversed(layers):
+            tree = self._store.index.tree([layer.diff_id], lambda _: None)
+            entry = tree.find(path)
+            if entry is None:
+                continue
+            wanted = entry.linkname or path
+            with self._open(layer.diff_id) as stream:
+                for member in read_archive(stream):
+                    if member.entry.path == wanted:
+                        return member.read(SMALL_FILE)
+        return None
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        with self._guard:
+            lock = self._locks.setdefault(name, threading.Lock())
+        with lock:
+            yield
+
+
+def snapshot_name(layers: FileSystem) -> str:
+    """Name the snapshot of a file system that is not empty: the hex of its chain_id."""
+    return digest_hex(chain_id([layer.diff_id for layer in layers]))

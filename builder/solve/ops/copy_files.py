@@ -1,0 +1,53 @@
+"""COPY and ADD: from a selection to a layer."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from builder.context.select import InlineFile, Selection, select_sources
+from builder.context.walk import SourceRoot
+from builder.solve.ops.archive import place_add
+from builder.solve.ops.ownership import Mode, resolve_owner
+from builder.solve.ops.place import encode_destination, place_copy
+
+if TYPE_CHECKING:
+    from builder.image.assemble import Layer
+    from builder.image.tree import Tree
+    from builder.plan.graph import CopyFiles, Vertex
+    from builder.solve.layer import LayerMaker
+
+
+def select_from_stage(vertex: Vertex, op: CopyFiles, root_fd: int) -> Selection:
+    """Find what a COPY takes from the mounted file system of a stage or image."""
+    shown = f"`{vertex.sources[0].name}`"
+    root = SourceRoot(fd=root_fd, shown=shown, keep_owner=True)
+    sources = select_sources(root, op.paths, excludes=op.exclude, parents=op.parents, span=vertex.span)
+    return Selection(root=root, sources=sources)
+
+
+def copy_files(vertex: Vertex, op: CopyFiles, selection: Selection, tree: Tree, layers: LayerMaker) -> Layer:
+    """Make the layer of a COPY or ADD.
+
+    Args:
+        vertex: for the place of errors.
+        op: what is asked for.
+        selection: the files it takes, without the inline ones.
+        tree: the file system it is put on.
+        layers: makes the layer.
+    """
+    owner = resolve_owner(op.chown, tree, span=vertex.span) if op.chown else None
+    mode = Mode(op.chmod, span=vertex.span) if op.chmod else None
+    inline = tuple(
+        InlineFile(name=os.fsencode(file.name), content=file.text.encode("utf-8", "surrogateescape"))
+        for file in op.inline
+    )
+    everything = Selection(root=selection.root, sources=(*selection.sources, *inline))
+    destination = encode_destination(op.destination, span=vertex.span)
+    now = int(time.time())
+    if op.unpack:
+        placed = place_add(everything, tree, destination, owner=owner, mode=mode, now=now, span=vertex.span)
+    else:
+        placed = iter(place_copy(everything, tree, destination, owner=owner, mode=mode, now=now, span=vertex.span))
+    return layers.make_placed(placed, root=everything.root)

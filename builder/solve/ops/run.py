@@ -1,0 +1,187 @@
+"""RUN: a command on a snapshot, and the layer of what it changed."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from builder.errors import StepFailedError
+from builder.events import EventSink, VertexLog
+from runtime.errors import StepSetupError
+from runtime.layers.diff import write_changes
+from runtime.mounts import BindMount
+from runtime.sandbox import SandboxSpec, Ulimit
+from runtime.stubs import Stub, remove_stubs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from builder.image.assemble import Layer
+    from builder.plan.graph import RunCommand, Vertex
+    from builder.solve.layer import LayerMaker
+    from runtime.snapshots.overlay import Active, Snapshots
+    from runtime.zygote import Step, Zygote
+
+TAIL_LINES = 32
+"""Lines of output kept for the report of a step that fails."""
+
+READ_SIZE = 1 << 16
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")
+"""Where systemd-resolved names the real servers; used when the ordinary file names only its stub.
+
+Source: moby, libnetwork/resolvconf; BuildKit, executor/oci/resolvconf.go.
+"""
+
+
+def run_command(
+    vertex: Vertex,
+    op: RunCommand,
+    lowers: Sequence[Path],
+    snapshots: Snapshots,
+    zygote: Zygote,
+    layers: LayerMaker,
+    *,
+    sink: EventSink,
+    on_start: Callable[[Step], None],
+) -> tuple[Layer, Active]:
+    """Run a command and write the layer of its changes.
+
+    Args:
+        vertex: for events and messages.
+        op: the command.
+        lowers: snapshots below, base first.
+        snapshots: where the upper directory is made.
+        zygote: starts the step.
+        layers: writes the layer.
+        sink: takes the output.
+        on_start: told of the running step, so that it can be ended from outside.
+
+    Returns:
+        The layer, and the snapshot that holds the changes; the caller commits or discards it.
+
+    Raises:
+        StepFailedError: the command ended with another status than 0, or could not be started.
+    """
+    active = snapshots.prepare(lowers)
+    try:
+        stubs = _execute(vertex, sandbox_of(op, lowers, active), zygote, sink=sink, on_start=on_start)
+        remove_stubs(active.upper, stubs)
+        made = layers.make(lambda writer, note: write_changes(active.upper, lowers, writer, on_entry=note))
+    except BaseException:
+        snapshots.discard(active)
+        raise
+    return made, active
+
+
+def sandbox_of(op: RunCommand, lowers: Sequence[Path], active: Active) -> SandboxSpec:
+    """Say what the runtime has to set up for a command."""
+    return SandboxSpec(
+        args=op.args,
+        environ=(*op.environ, *op.hidden_environ),
+        cwd=op.cwd,
+        user=op.user,
+        lowers=tuple(lowers),
+        upper=active.upper,
+        work=active.work,
+        hostname=op.hostname,
+        hosts=hosts_file(op.hostname, op.add_hosts),
+        resolv_conf=host_resolv_conf(),
+        network="none" if op.network == "none" else "host",
+        binds=_write_programs(op, active),
+        shm_size=op.shm_size,
+        ulimits=tuple(Ulimit(name=name, soft=soft, hard=hard) for name, soft, hard in op.ulimits),
+    )
+
+
+def _write_programs(op: RunCommand, active: Active) -> tuple[BindMount, ...]:
+    """Write here-documents that are programs beside the snapshot, to be seen under `/dev/pipes`."""
+    mounts: list[BindMount] = []
+    for name, content in op.files:
+        path = active.upper.with_name(f"program-{len(mounts)}")
+        path.write_bytes(content.encode("utf-8", "surrogateescape"))
+        path.chmod(0o755)
+        mounts.append(BindMount(source=path, target=f"/dev/pipes/{name}"))
+    return tuple(mounts)
+
+
+def hosts_file(hostname: str, add_hosts: Sequence[tuple[str, str]]) -> bytes:
+    """Write /etc/hosts of a step: the loopback names, its own name, the extra hosts."""
+    lines = [
+        f"127.0.0.1\tlocalhost {hostname}",
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+        *(f"{address}\t{name}" for name, address in add_hosts),
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def host_resolv_conf() -> bytes:
+    """Give the resolver configuration steps see: the host's."""
+    try:
+        text = RESOLV_CONF.read_bytes()
+    except OSError:
+        return b""
+    servers = [words[1] for line in text.splitlines() if len(words := line.split()) > 1 and words[0] == b"nameserver"]
+    if servers == [b"127.0.0.53"]:
+        try:
+            return SYSTEMD_RESOLV_CONF.read_bytes()
+        except OSError:
+            return text
+    return text
+
+
+def _execute(
+    vertex: Vertex, spec: SandboxSpec, zygote: Zygote, *, sink: EventSink, on_start: Callable[[Step], None]
+) -> tuple[Stub, ...]:
+    """Run to the end, telling the sink what is written; return the mount-point stubs that were made."""
+    command = " ".join(spec.args)
+    tail: deque[bytes] = deque(maxlen=TAIL_LINES)
+    out, out_end = os.pipe2(os.O_CLOEXEC)
+    err, err_end = os.pipe2(os.O_CLOEXEC)
+    try:
+        try:
+            step = zygote.run(spec, stdout=out_end, stderr=err_end)
+        finally:
+            os.close(out_end)
+            os.close(err_end)
+        on_start(step)
+        _follow(vertex, {out: 1, err: 2}, tail, sink)
+        result = step.wait()
+    except StepSetupError as error:
+        raise StepFailedError(
+            command=command, status=error.status, output=error.reason.encode(), span=vertex.span, name=vertex.name
+        ) from error
+    finally:
+        os.close(out)
+        os.close(err)
+    if result.status != 0:
+        raise StepFailedError(
+            command=command, status=result.status, output=b"\n".join(tail), span=vertex.span, name=vertex.name
+        )
+    return result.stubs
+
+
+def _follow(vertex: Vertex, streams: dict[int, Literal[1, 2]], tail: deque[bytes], sink: EventSink) -> None:
+    poll = select.poll()
+    for fd in streams:
+        poll.register(fd, select.POLLIN | select.POLLHUP)
+    open_streams = dict(streams)
+    unfinished = b""
+    while open_streams:
+        for fd, _ in poll.poll():
+            data = os.read(fd, READ_SIZE)
+            if not data:
+                poll.unregister(fd)
+                del open_streams[fd]
+                continue
+            sink(VertexLog(vertex=vertex.digest, stream=streams[fd], data=data, time=time.time()))
+            *lines, unfinished = (unfinished + data).split(b"\n")
+            tail.extend(lines)
+            unfinished = unfinished[-READ_SIZE:]
+    if unfinished:
+        tail.append(unfinished)

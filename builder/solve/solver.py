@@ -1,0 +1,300 @@
+"""Carrying out a plan: what the cache knows, and then the steps that are left.
+
+A vertex is answered by *key*. Its cheap key is known from the plan and the content (chain_id) of its parent and
+sources alone; a COPY from another stage that misses it gets a second chance by the content of what it selects, so that
+a stage that was built again and gave the same files leaves the COPY cached.
+
+`probe` answers what it can without any namespace. `run` does the rest, independent vertices at the same time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from builder.cache.fingerprints import StoredFingerprints
+from builder.cache.key import Ingredient, derive_key
+from builder.cache.state import Record
+from builder.context.local import LocalContext, digest_files
+from builder.errors import BuildError
+from builder.events import EventSink, VertexCompleted, VertexStarted
+from builder.image.assemble import Layer
+from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
+from builder.solve.filesystem import FileSystem, FileSystems, snapshot_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from concurrent.futures import Future
+
+    from builder.context.select import Selection
+    from builder.solve.layer import LayerMaker
+    from builder.store import Store
+    from runtime.zygote import Step, Zygote
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a vertex: the file system after it, the layer it made (None for a base image)."""
+
+    layers: FileSystem
+    made: Layer | None
+    cached: bool
+
+
+class Solver:
+    """Solves one plan.
+
+    Args:
+        plan: what to do.
+        store: where layers, snapshots and records are.
+        context: the build context.
+        layers: makes layers.
+        sink: takes events.
+    """
+
+    def __init__(self, plan: Plan, store: Store, context: LocalContext, layers: LayerMaker, sink: EventSink) -> None:
+        self._vertices = plan.vertices()
+        self._store = store
+        self._context = context
+        self._layers = layers
+        self._sink = sink
+        self._file_systems = FileSystems(store)
+        self._fingerprints = StoredFingerprints(store.state)
+        self._results: dict[str, Result] = {}
+        self._digests: dict[str, str] = {}
+        self._used: list[str] = []
+        self._running: set[Step] = set()
+        self._canceled = False
+        self._guard = threading.Lock()
+
+    @property
+    def file_systems(self) -> FileSystems:
+        """What is known of file systems in the store."""
+        return self._file_systems
+
+    def result(self, vertex: Vertex | None) -> FileSystem:
+        """Give the file system after a solved vertex; that of None is empty."""
+        return self._results[vertex.digest].layers if vertex else ()
+
+    def made(self) -> Mapping[str, Layer]:
+        """Give the layer each vertex made, by vertex digest."""
+        return {digest: result.made for digest, result in self._results.items() if result.made}
+
+    def probe(self) -> bool:
+        """Answer every vertex the cache knows; return whether the rest needs the namespace."""
+        for vertex in self._vertices:
+            if all(needed.digest in self._results for needed in vertex.inputs):
+                result = self._answer(vertex)
+                if result is not None:
+                    started = time.time()
+                    self._sink(_started(vertex, started))
+                    self._finish(vertex, result)
+        left = [vertex for vertex in self._vertices if vertex.digest not in self._results]
+        return any(isinstance(vertex.op, RunCommand) or vertex.sources for vertex in left)
+
+    def run(self, zygote: Zygote | None, *, jobs: int) -> None:
+        """Carry out what is left, up to *jobs* vertices at once.
+
+        The first failure ends the running steps and is raised when all have stopped.
+        """
+        left = [vertex for vertex in self._vertices if vertex.digest not in self._results]
+        if left:
+            self._run_parallel(left, zygote, jobs)
+        if self._used:
+            self._store.state.touch_records(self._used)
+
+    def cancel(self) -> None:
+        """End the running steps and start no more."""
+        with self._guard:
+            self._canceled = True
+            running = tuple(self._running)
+        for step in running:
+            step.kill()
+
+    def _run_parallel(self, left: list[Vertex], zygote: Zygote | None, jobs: int) -> None:
+        from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait  # noqa: PLC0415  only for real work
+
+        waiting = {vertex.digest: vertex for vertex in left}
+        running: dict[Future[Result], Vertex] = {}
+        with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+            try:
+                while waiting or running:
+                    for vertex in self._ready(waiting.values()):
+                        del waiting[vertex.digest]
+                        running[pool.submit(self._solve, vertex, zygote)] = vertex
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        vertex = running.pop(future)
+                        self._finish(vertex, future.result())
+            except BaseException:
+                self.cancel()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _ready(self, waiting: Iterable[Vertex]) -> list[Vertex]:
+        return [vertex for vertex in waiting if all(needed.digest in self._results for needed in vertex.inputs)]
+
+    def _solve(self, vertex: Vertex, zygote: Zygote | None) -> Result:
+        """Do one vertex on a worker thread, telling the sink how it went."""
+        self._sink(_started(vertex, time.time()))
+        try:
+            return self._answer(vertex) or self._carry_out(vertex, zygote)
+        except BaseException as error:
+            canceled = self._canceled
+            text = None if canceled else getattr(error, "message", str(error))
+            self._sink(VertexCompleted(vertex=vertex.digest, error=text, canceled=canceled, time=time.time()))
+            if isinstance(error, BuildError) and error.span is None:
+                error.span = vertex.span
+            raise
+
+    def _finish(self, vertex: Vertex, result: Result) -> None:
+        self._results[vertex.digest] = result
+        self._sink(VertexCompleted(vertex=vertex.digest, cached=result.cached, time=time.time()))
+
+    # Answers
+
+    def _answer(self, vertex: Vertex) -> Result | None:
+        """Find a vertex's result without doing it."""
+        if isinstance(vertex.op, EmptyFileSystem):
+            return Result((), None, cached=True)
+        if isinstance(vertex.op, BaseImage):
+            return self._start_base(vertex.op)
+        if vertex.no_cache:
+            return None
+        key, _ = self._key(vertex)
+        return self._recall(vertex, key)
+
+    def _recall(self, vertex: Vertex, key: str) -> Result | None:
+        record = self._store.state.find_record(key)
+        if record is None or self._file_systems.find_blob(record.diff_id) is None:
+            return None
+        self._used.append(key)
+        layer = Layer(diff_id=record.diff_id, created=record.created)
+        return Result((*self.result(vertex.parent), layer), layer, cached=True)
+
+    def _start_base(self, op: BaseImage) -> Result:
+        image = op.image
+        for diff_id, descriptor in zip(image.config.diff_ids, image.manifest.layers, strict=True):
+            self._store.state.put_blob(diff_id, descriptor)
+        return Result(tuple(Layer(diff_id=diff_id) for diff_id in image.config.diff_ids), None, cached=True)
+
+    def _key(self, vertex: Vertex) -> tuple[str, list[Ingredient]]:
+        """Derive the cheap key of a vertex whose inputs are solved."""
+        ingredients = [*vertex.op.ingredients(), ("below", _content(self.result(vertex.parent)))]
+        match vertex.op:
+            case CopyFiles() as op if vertex.sources:
+                ingredients.extend(("path", path) for path in op.paths)
+                ingredients.append(("source file system", _content(self.result(vertex.sources[0]))))
+            case CopyFiles() as op if op.paths:
+                ingredients.append(("files", self._digest(vertex, op)))
+            case _:
+                pass
+        return derive_key(ingredients), ingredients
+
+    def _select(self, vertex: Vertex, op: CopyFiles) -> Selection:
+        return self._context.select(op.paths, excludes=op.exclude, parents=op.parents, span=vertex.span)
+
+    def _digest(self, vertex: Vertex, op: CopyFiles) -> str:
+        if vertex.digest not in self._digests:
+            self._digests[vertex.digest] = digest_files(self._select(vertex, op), self._fingerprints)
+        return self._digests[vertex.digest]
+
+    # Work
+
+    def _carry_out(self, vertex: Vertex, zygote: Zygote | None) -> Result:
+        from builder.solve.ops.copy_files import copy_files  # noqa: PLC0415  a build that is cached does no work
+        from builder.solve.ops.workdir import place_workdir  # noqa: PLC0415  as above
+
+        key, ingredients = self._key(vertex)
+        parent = self.result(vertex.parent)
+        match vertex.op:
+            case RunCommand() as op:
+                layer = self._run_command(vertex, op, parent, zygote)
+            case CopyFiles() as op if vertex.sources:
+                return self._copy_from(vertex, op, parent, key, ingredients)
+            case CopyFiles() as op:
+                tree = self._file_systems.tree(parent)
+                layer = copy_files(vertex, op, self._select(vertex, op), tree, self._layers)
+            case MakeDirectory() as op:
+                tree = self._file_systems.tree(parent)
+                placed = place_workdir(op.path, tree, user=op.user, now=int(time.time()), span=vertex.span)
+                layer = self._layers.make_placed(placed, root=None)
+            case _:
+                raise AssertionError(f"needs no work: {vertex.name}")
+        return self._keep(vertex, key, ingredients, layer)
+
+    def _copy_from(
+        self, vertex: Vertex, op: CopyFiles, parent: FileSystem, key: str, ingredients: list[Ingredient]
+    ) -> Result:
+        from builder.solve.ops.copy_files import copy_files, select_from_stage  # noqa: PLC0415  as in _carry_out
+
+        with self._file_systems.opened(self.result(vertex.sources[0])) as root_fd:
+            selection = select_from_stage(vertex, op, root_fd)
+            by_content = [
+                *op.ingredients(),
+                ("below", _content(parent)),
+                ("files", digest_files(selection, None)),
+            ]
+            content_key = derive_key(by_content)
+            known = None if vertex.no_cache else self._recall(vertex, content_key)
+            if known is not None and known.made is not None:
+                self._keep(vertex, key, ingredients, known.made)
+                return known
+            layer = copy_files(vertex, op, selection, self._file_systems.tree(parent), self._layers)
+        self._keep(vertex, content_key, by_content, layer)
+        return self._keep(vertex, key, ingredients, layer)
+
+    def _run_command(self, vertex: Vertex, op: RunCommand, parent: FileSystem, zygote: Zygote | None) -> Layer:
+        if zygote is None:
+            raise AssertionError("probe() said that no namespace is needed")
+        from builder.solve.ops.run import run_command  # noqa: PLC0415  a build that is cached runs nothing
+
+        names = self._file_systems.snapshots(parent)
+        snapshots = self._store.snapshots
+        lowers = snapshots.lowers(names)
+        step: Step | None = None
+
+        def note(started: Step) -> None:
+            nonlocal step
+            step = started
+            with self._guard:
+                self._running.add(started)
+                canceled = self._canceled
+            if canceled:
+                started.kill()
+
+        try:
+            layer, active = run_command(
+                vertex, op, lowers, snapshots, zygote, self._layers, sink=self._sink, on_start=note
+            )
+        finally:
+            if step is not None:
+                with self._guard:
+                    self._running.discard(step)
+        snapshots.commit(active, snapshot_name((*parent, layer)))
+        return layer
+
+    def _keep(self, vertex: Vertex, key: str, ingredients: list[Ingredient], layer: Layer) -> Result:
+        self._store.state.put_record(
+            Record(
+                key=key,
+                diff_id=layer.diff_id,
+                created=layer.created or "",
+                name=vertex.text,
+                ingredients=tuple(ingredients),
+            )
+        )
+        return Result((*self.result(vertex.parent), layer), layer, cached=False)
+
+
+def _started(vertex: Vertex, started: float) -> VertexStarted:
+    return VertexStarted(
+        vertex=vertex.digest, name=vertex.name, inputs=tuple(needed.digest for needed in vertex.inputs), time=started
+    )
+
+
+def _content(layers: FileSystem) -> str:
+    """Name a file system by its content, the empty one too."""
+    return snapshot_name(layers) if layers else "empty"

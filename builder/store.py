@@ -1,0 +1,167 @@
+"""The store: everything pybuild keeps, under one root.
+
+    ROOT/images/        an OCI image layout
+    ROOT/snapshots/     one folder a layer tree, named by the hex of its chain_id
+    ROOT/state.db       cache records, layer trees, fingerprints
+    ROOT/tmp/           one folder a process for everything unfinished; swept when its owner is gone
+    ROOT/lock           held shared by every process that uses the store, exclusively while things are deleted
+
+Many processes use one root at the same time. A process's folder in `tmp/` holds a lock file that it keeps locked, so
+that others can tell whether it still lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import time
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+from builder.cache.state import State
+from builder.errors import StoreError
+from builder.image.layer_index import LayerIndex
+from registry.content.layout import ImageLayout
+from registry.content.local import LocalBlobStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from runtime.snapshots.overlay import Snapshots
+
+LOCK_NAME = ".lock"
+_UNLOCKED_GRACE = 3600.0
+"""Seconds after which a folder whose owner died before it could lock it is swept."""
+
+
+class Store:
+    """An open store; close it when done.
+
+    Args:
+        root: its folder, made if missing.
+        warn: told about damage that was mended.
+
+    Raises:
+        StoreError: the folder cannot be made or written.
+    """
+
+    def __init__(self, root: Path, *, warn: Callable[[str], None] | None = None) -> None:
+        self.root = root
+        try:
+            for name in ("images", "snapshots", "tmp"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+            self._use = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._use, fcntl.LOCK_SH)
+            self.temporary, self._lock = _make_own_folder(root / "tmp")
+        except OSError as error:
+            raise StoreError(
+                f"store cannot be used, {os.strerror(error.errno or errno.EIO)}: `{error.filename or root}`",
+                hint="choose another folder with --root or PYBUILD_ROOT",
+            ) from error
+        self.state = State(root / "state.db", on_reset=warn)
+        self.index = LayerIndex(self.state)
+        self.layout = ImageLayout(root / "images")
+        self.blobs = LocalBlobStore(root / "images", temporary=self.temporary)
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        """The unpacked layers."""
+        from runtime.snapshots.overlay import Snapshots  # noqa: PLC0415  a build that is cached has no use for them
+
+        return Snapshots(self.root / "snapshots", self.temporary)
+
+    def before_fork(self) -> None:
+        """Let go of what must not be carried into another process."""
+        self.state.close()
+
+    def close(self) -> None:
+        """Close the database and remove this process's unfinished work. Idempotent."""
+        self.state.close()
+        if self._lock >= 0:
+            remove_tree(self.temporary)
+            os.close(self._lock)
+            os.close(self._use)
+            self._lock = -1
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[bool]:
+        """Keep other processes out for the time of the block; gives False, and does not, while some are in."""
+        try:
+            fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(self._use, fcntl.LOCK_SH)  # a failed conversion may have lost the shared lock
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.flock(self._use, fcntl.LOCK_SH)
+
+    def sweep(self) -> None:
+        """Remove the unfinished work of processes that are gone.
+
+        Some of it belongs to sub-ids, so this works fully only inside the namespace; what cannot be removed stays
+        for the next one who can.
+        """
+        folder = self.root / "tmp"
+        for name in os.listdir(folder):
+            path = folder / name
+            if path != self.temporary and _is_abandoned(path):
+                remove_tree(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _make_own_folder(parent: Path) -> tuple[Path, int]:
+    """Make a locked folder; it gets its final name only once it is locked."""
+    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    unlocked = parent / f".new-{name}"
+    unlocked.mkdir(mode=0o711)
+    lock = os.open(unlocked / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return unlocked.rename(parent / name), lock
+
+
+def _is_abandoned(path: Path) -> bool:
+    if path.name.startswith(".new-"):
+        try:
+            return time.time() - path.stat().st_mtime > _UNLOCKED_GRACE
+        except FileNotFoundError:
+            return False
+    try:
+        lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and all below it, as far as this process may; what is missing already is no error."""
+    import shutil  # noqa: PLC0415  most commands remove nothing
+
+    def make_reachable(function: Callable[..., object], failed: str, _: object) -> None:
+        with contextlib.suppress(OSError):
+            os.chmod(os.path.dirname(failed), 0o700)
+            if function in (os.unlink, os.rmdir):
+                function(failed)
+            else:
+                os.chmod(failed, 0o700)
+                shutil.rmtree(failed, ignore_errors=True)
+
+    shutil.rmtree(path, onerror=make_reachable)

@@ -1,0 +1,324 @@
+"""Tests of builder.cli.arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builder.cli.arguments import VERBS, HelpRequest, format_overview, parse_build, parser_for
+from builder.cli.environment import Environment
+from builder.errors import BuildError, ContextError, DockerfileError, UsageError
+from builder.request import Output, OutputType
+from registry.content.compression import Compression
+from registry.errors import RegistryError
+from registry.oci.platform import Platform, host_platform
+from registry.oci.reference import parse_reference
+
+APP = parse_reference("app:1")
+
+
+@pytest.fixture
+def context(tmp_path):
+    """A folder with a Dockerfile, a folder in it, and a Dockerfile there."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "Other").write_text("FROM scratch\n")
+    return tmp_path
+
+
+class _Environment(Environment):
+    """An environment with standard input."""
+
+    def read_stdin(self):
+        return b"\xef\xbb\xbfFROM scratch\n"
+
+
+def _parse(context, *words, tty=False, **variables):
+    environment = _Environment(variables=variables, cwd=context, home=Path("/home/a"), stdout_tty=tty, uid=1000)
+    return parse_build(parser_for("build").parse(words), environment)
+
+
+def test_build_without_options_is_the_current_folder(context):
+    """Everything has a value and nothing is left to look up."""
+    request = _parse(context)
+
+    assert request.context == context
+    assert request.root == Path("/home/a/.local/share/pybuild")
+    assert request.platform == request.build_platform == host_platform()
+    assert request.outputs == (Output(type=OutputType.IMAGE),)
+    assert request.compression == Compression(kind="gzip")
+    assert request.jobs >= 1
+    assert (request.dockerfile, request.dockerfile_text, request.target) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["-t", "app:1", "--tag=app:1", "-tb"], "tags", (APP, parse_reference("b"))),
+        (["--target", "test"], "target", "test"),
+        (["--platform", "arm64"], "platform", Platform("linux", "arm64")),
+        (["--platform", "local"], "platform", host_platform()),
+        (["--label", "a=b=c", "--label", "d"], "labels", {"a": "b=c", "d": ""}),
+        (["--annotation", "a=b"], "annotations", {"a": "b"}),
+        (["--no-cache"], "no_cache", True),
+        (["--no-cache=true"], "no_cache", True),
+        (["--no-cache=false"], "no_cache", False),
+        (["--no-cache-filter", "a,b", "--no-cache-filter", "c"], "no_cache_stages", frozenset("abc")),
+        (["--pull"], "pull", True),
+        (["--network", "none"], "network", "none"),
+        (["--add-host", "a:1.2.3.4", "--add-host", "b=[::1]"], "add_hosts", (("a", "1.2.3.4"), ("b", "::1"))),
+        (["--add-host", "b:[2001:db8::1]"], "add_hosts", (("b", "2001:db8::1"),)),
+        (["--shm-size", "128m"], "shm_size", 128 << 20),
+        (
+            ["--ulimit", "nofile=1024:2048", "--ulimit", "core=-1"],
+            "ulimits",
+            (("nofile", 1024, 2048), ("core", -1, -1)),
+        ),
+        (["--compression", "zstd", "--compression-level", "19"], "compression", Compression(kind="zstd", level=19)),
+        (["-o", "type=oci,dest=x,compression=zstd"], "compression", Compression(kind="zstd")),
+        (["--jobs", "7"], "jobs", 7),
+        (["--root", "/r"], "root", Path("/r")),
+        (
+            ["--build-arg", "A=1", "--build-arg", "B", "--build-arg", "C", "--build-arg", "D="],
+            "build_args",
+            {"A": "1", "B": "b", "D": ""},
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_build_option_ends_in_the_request(context, words, field, value):
+    """Each option has its place in the request; values without `=` come from the environment."""
+    assert getattr(_parse(context, *words, B="b"), field) == value
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sub"],
+        ["--context", "sub"],
+        ["-t", "x", "sub"],
+        ["sub", "-t", "x"],
+        ["-t", "x", "sub", "--no-cache"],
+        ["--context=sub", "sub"],
+    ],
+    ids=" ".join,
+)
+def test_build_context_may_stand_anywhere(context, words):
+    """The context is an argument, before or after options, or the value of --context."""
+    assert _parse(context, *words).context == context / "sub"
+
+
+def test_build_dockerfile_is_seen_from_the_current_folder(context):
+    """Paths of --file do not start in the context."""
+    assert _parse(context, "-f", "sub/Other", "sub").dockerfile == context / "sub" / "Other"
+    with pytest.raises(DockerfileError, match="no such file: `Other`") as raised:
+        _parse(context, "-f", "Other", "sub")
+    assert raised.value.hint == "did you mean sub/Other? paths of --file start at the current folder"
+
+
+def test_build_dockerfile_may_come_through_standard_input(context):
+    """With `-f -` the text is in the request, without byte order mark."""
+    request = _parse(context, "-f", "-", ".")
+
+    assert (request.dockerfile, request.dockerfile_text) == (None, "FROM scratch\n")
+
+
+def test_build_takes_the_epoch_from_the_environment(context):
+    """SOURCE_DATE_EPOCH becomes a build argument unless one is given."""
+    assert _parse(context, SOURCE_DATE_EPOCH="5").build_args == {"SOURCE_DATE_EPOCH": "5"}
+    given = _parse(context, "--build-arg", "SOURCE_DATE_EPOCH=6", SOURCE_DATE_EPOCH="5")
+    assert given.build_args == {"SOURCE_DATE_EPOCH": "6"}
+
+
+def test_build_takes_the_platform_from_the_environment(context):
+    """DOCKER_DEFAULT_PLATFORM is what --platform defaults to."""
+    assert _parse(context, DOCKER_DEFAULT_PLATFORM="linux/s390x").platform == Platform("linux", "s390x")
+
+
+IMAGE = OutputType.IMAGE
+
+
+@pytest.mark.parametrize(
+    ("words", "outputs"),
+    [
+        (["-o", "out"], [Output(type=OutputType.LOCAL, destination=Path("out"), names=())]),
+        (["-o", "-"], [Output(type=OutputType.TAR)]),
+        (["-o", "type=tar"], [Output(type=OutputType.TAR, names=(APP,))]),
+        (["-o", "type=tar,dest=-"], [Output(type=OutputType.TAR, names=(APP,))]),
+        (["-o", "type=local,dest=a/b"], [Output(type=OutputType.LOCAL, destination=Path("a/b"), names=(APP,))]),
+        (["-o", "type=oci,dest=x.tar"], [Output(type=OutputType.OCI, destination=Path("x.tar"), names=(APP,))]),
+        (
+            ["-o", "type=oci,dest=x,tar=false"],
+            [Output(type=OutputType.OCI, destination=Path("x"), tar=False, names=(APP,))],
+        ),
+        (
+            ["-o", 'type=oci,dest=x,"name=a,b"'],
+            [Output(type=OutputType.OCI, destination=Path("x"), names=(parse_reference("a"), parse_reference("b")))],
+        ),
+        (["-o", "type=docker,dest=x"], [Output(type=OutputType.DOCKER, destination=Path("x"), names=(APP,))]),
+        (["-o", "type=docker"], [Output(type=IMAGE, names=(APP,))]),
+        (["-o", "type=docker,dest=-"], [Output(type=OutputType.DOCKER, names=(APP,))]),
+        (["-o", "type=image,push=true"], [Output(type=IMAGE, push=True, names=(APP,))]),
+        (["-o", "type=registry"], [Output(type=OutputType.REGISTRY, push=True, names=(APP,))]),
+        (["-o", "type=cacheonly"], [Output(type=OutputType.CACHE_ONLY, names=(APP,))]),
+        (["--push"], [Output(type=OutputType.REGISTRY, push=True, names=(APP,))]),
+        (["--push", "--load"], [Output(type=IMAGE, push=True, names=(APP,))]),
+        (["--load"], [Output(type=IMAGE, names=(APP,))]),
+        (
+            ["-o", "out", "--load"],
+            [Output(type=OutputType.LOCAL, destination=Path("out")), Output(type=IMAGE, names=(APP,))],
+        ),
+        (
+            ["-o", "type=oci,dest=x,compression=zstd"],
+            [Output(type=OutputType.OCI, destination=Path("x"), names=(APP,), attributes={"compression": "zstd"})],
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and isinstance(value[0], str) else None,
+)
+def test_output_is_read_as_buildx_does(context, words, outputs):
+    """Each spelling of an output has its meaning."""
+    found = _parse(context, "-t", "app:1", *words).outputs
+    expected = [o if o.destination is None else _at(o, context) for o in outputs]
+
+    assert list(found) == expected
+
+
+def _at(output, context):
+    from dataclasses import replace  # noqa: PLC0415
+
+    return replace(output, destination=context / output.destination)
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["--taag", "x"], "unknown option of `pybuild build`: `--taag`", "did you mean --tag?"),
+        (["-x"], "unknown option of `pybuild build`: `-x`", "see `pybuild build --help`"),
+        (["--dockerfile", "x"], "unknown option of `pybuild build`: `--dockerfile`", "pybuild calls it --file"),
+        (["--secret", "id=a"], "option of `pybuild build` is not supported yet: `--secret`", None),
+        (["--cache-to=type=local"], "option of `pybuild build` is not supported yet: `--cache-to`", None),
+        (["--ssh", "default", "--check"], "option of `pybuild build` is not supported yet: `--ssh`", None),
+        (["--tag"], "option --tag: a value is missing", "see `pybuild build --help`"),
+        (["--push=x"], "option --push takes no value: `x`", "see `pybuild build --help`"),
+        ([".", "sub"], "surplus argument for `pybuild build`: `sub`", ...),
+        (["--context", ".", "sub"], "two contexts are given: `.` and `sub`", "drop one of them"),
+        (["-"], "a context that is not a folder is not supported yet: `-`", None),
+        (
+            ["https://github.com/a/b.git"],
+            "a context that is not a folder is not supported yet: `https://github.com/a/b.git`",
+            None,
+        ),
+        (["nowhere"], "unable to prepare context: path not found: `nowhere`", None),
+        (["imags"], "unable to prepare context: path not found: `imags`", "did you mean `pybuild images`?"),
+        (
+            ["Dockerfile"],
+            "unable to prepare context: not a folder: `Dockerfile`",
+            "for a Dockerfile, use --file Dockerfile",
+        ),
+        (["-f", "sub"], "failed to read dockerfile, it is a folder: `sub`", "use --file sub/Dockerfile"),
+        (["-f", "https://x/y"], "a Dockerfile from a URL is not supported yet: `https://x/y`", ...),
+        (
+            ["--platform", "linux/amd64,linux/arm64"],
+            "several platforms at once are not supported yet: `linux/amd64,linux/arm64`",
+            ...,
+        ),
+        (["--platform", "a/b/c/d"], "invalid platform, expected os/architecture[/variant]: `a/b/c/d`", ...),
+        (["-t", "App"], "invalid image reference, the repository must be lower case: `App`", "did you mean `app`?"),
+        (
+            ["-t", "a@sha256:" + "0" * 64],
+            "option --tag: a new image cannot be named by digest: `a@sha256:" + "0" * 64 + "`",
+            "use a tag",
+        ),
+        (["--build-arg", "=x"], "option --build-arg: the name is empty: `=x`", "write it like NAME=VALUE"),
+        (["--label", "=x"], "option --label: the name is empty: `=x`", "write it like NAME=VALUE"),
+        (["--push"], "an image needs a name to be pushed", "name it with --tag HOST/NAME:TAG"),
+        (["-o", "type=ocy,dest=x"], "option --output: unknown type: `ocy`", "did you mean oci?"),
+        (
+            ["-o", "type=oci,dset=x"],
+            "option --output: key is not supported with type=oci: `dset`",
+            "did you mean dest?",
+        ),
+        (["-o", "dest=x,y=z"], "option --output: a type= is missing: `dest=x,y=z`", ...),
+        (["-o", "type=local"], "option --output: a dest= is missing: `type=local`", None),
+        (
+            ["-o", "type=local,dest=-"],
+            "option --output: a folder cannot go to standard output: `type=local,dest=-`",
+            None,
+        ),
+        (
+            ["-o", "type=oci,tar=false,dest=-"],
+            "option --output: a folder cannot go to standard output: `type=oci,tar=false,dest=-`",
+            None,
+        ),
+        (["-o", "type=oci,tar=maybe,dest=x"], "option --output: tar is true or false, not `maybe`", None),
+        (["-o", "-", "-o", "type=oci"], "two outputs go to standard output", "give one of them a dest="),
+        (["-o", 'type=oci,"dest=x'], 'unbalanced quotes: `type=oci,"dest=x`', None),
+        (["--network", "bridge"], "option --network: unknown mode: `bridge`", "use default, none or host"),
+        (["--add-host", "a"], "option --add-host: not a name and an address: `a`", "write it like HOST:IP"),
+        (["--add-host", "a:b"], "option --add-host: not an address: `b`", "write it like HOST:IP"),
+        (["--add-host", "a:host-gateway"], "option --add-host: host-gateway is not supported yet", "give an address"),
+        (["--ulimit", "nofiles=1"], "option --ulimit: unknown limit: `nofiles`", "did you mean nofile?"),
+        (["--ulimit", "nofile=2:1"], "option --ulimit: the soft limit is above the hard one: `nofile=2:1`", None),
+        (["--ulimit", "nofile"], "option --ulimit: not a number: `nofile`", ...),
+        (["--jobs", "0"], "option --jobs: at least one is needed", None),
+        (["--jobs", "many"], "option --jobs: not a number: `many`", None),
+        (["--shm-size", "big"], "invalid size for --shm-size: `big`", ...),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_build_mistake_is_explained(context, words, message, hint):
+    """A wrong command line gets one line that says what is wrong, and a hint where there is one."""
+    with pytest.raises((BuildError, RegistryError)) as raised:
+        _parse(context, *words)
+
+    assert raised.value.message == message
+    assert raised.value.exit_code == 2
+    if hint is not ...:
+        assert raised.value.hint == hint
+
+
+def test_archive_is_not_written_to_a_terminal(context):
+    """Nobody wants a tar on the screen."""
+    with pytest.raises(UsageError, match="refusing to write an archive to a terminal"):
+        _parse(context, "-o", "-", tty=True)
+
+
+def test_context_error_is_one_of_the_context(context):
+    """A missing context is told as BuildKit's clients do."""
+    with pytest.raises(ContextError, match="unable to prepare context"):
+        _parse(context, "nowhere")
+
+
+def test_run_passes_options_after_the_image_on():
+    """What follows the image belongs to the command."""
+    arguments = parser_for("run").parse(["--rm", "-e", "A=1", "app:1", "ls", "-l", "--push=true"])
+
+    assert (arguments.image, arguments.command, arguments.env) == ("app:1", ["ls", "-l", "--push=true"], ["A=1"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb_has_usage_and_options(verb):
+    """Every verb explains itself, no line wider than a terminal."""
+    with pytest.raises(HelpRequest) as raised:
+        parser_for(verb).parse(["--help"])
+    text = raised.value.text
+
+    assert text.startswith(f"Usage:  pybuild {verb} [OPTIONS]")
+    assert f"\n\n{VERBS[verb]}\n\n" in text
+    assert "  -h, --help                    Show this help\n" in text
+    assert "\nExamples:\n" in text
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_overview_lists_every_verb():
+    """Nothing is hidden."""
+    assert all(f"\n  {verb} " in format_overview() for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", ["tag", "rmi", "pull", "inspect", "history", "save", "import", "run", "push"])
+def test_missing_arguments_show_the_usage(verb):
+    """A verb that lacks its arguments says which."""
+    with pytest.raises(UsageError, match=f"`pybuild {verb}` needs ") as raised:
+        parser_for(verb).parse([])
+    assert raised.value.hint.startswith(f"usage: pybuild {verb} [OPTIONS] ")
