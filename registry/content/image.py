@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from registry.content.compression import open_layer
 from registry.content.verify import VerifyingReader
 from registry.errors import (
     BlobMissingError,
@@ -165,6 +164,8 @@ def _check_size(store: BlobStore, descriptor: Descriptor) -> None:
 
 
 def _check_layers(store: BlobStore, image: Image) -> None:
+    from registry.content.layer_stream import open_layer  # noqa: PLC0415  only a whole check reads layers
+
     for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
         blob = store.open_verified(layer.digest, size=layer.size)
         with open_layer(blob, media_type=layer.media_type) as tar:

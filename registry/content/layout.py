@@ -111,7 +111,7 @@ class ImageLayout:
             values[:] = kept
             present = _digests(values)
             if reference is not None or descriptor.digest not in present:
-                values.append(_entry_to_json(descriptor, reference))
+                values.append(name_descriptor(descriptor, reference).to_json())
                 present.add(descriptor.digest)
             values.extend(old.to_json() for old in moved if old.digest not in present)
 
@@ -190,6 +190,19 @@ class ImageLayout:
         _replace_file(index_file(self._images), encode_json(document))
 
 
+def name_descriptor(descriptor: Descriptor, reference: Reference | None) -> Descriptor:
+    """Give a descriptor the annotations that name it in an index: those of *reference*, or none."""
+    annotations = {
+        name: text
+        for name, text in descriptor.annotations.items()
+        if name not in {NAME_ANNOTATION, CANONICAL_NAME_ANNOTATION}
+    }
+    if reference is not None:
+        annotations[CANONICAL_NAME_ANNOTATION] = str(reference)
+        annotations[NAME_ANNOTATION] = reference.familiar()
+    return replace(descriptor, annotations=annotations)
+
+
 def _replace_file(path: Path, data: bytes) -> None:
     # Only the holder of the lock writes, so one temporary name is enough, and what a crash left is overwritten.
     temporary = path.with_name(f".{path.name}.new")
@@ -256,18 +269,6 @@ def _parse_name(text: str) -> Reference | None:
     except ReferenceInvalidError:
         # Other tools may put any text there; such an image is listed without a name.
         return None
-
-
-def _entry_to_json(descriptor: Descriptor, reference: Reference | None) -> dict[str, Any]:
-    annotations = {
-        name: text
-        for name, text in descriptor.annotations.items()
-        if name not in {NAME_ANNOTATION, CANONICAL_NAME_ANNOTATION}
-    }
-    if reference is not None:
-        annotations[CANONICAL_NAME_ANNOTATION] = str(reference)
-        annotations[NAME_ANNOTATION] = reference.familiar()
-    return replace(descriptor, annotations=annotations).to_json()
 
 
 def _digests(values: list[Any]) -> set[str]:

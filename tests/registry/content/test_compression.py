@@ -20,16 +20,9 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry.content.compression import (
-    BLOCK_SIZES,
-    MAX_LEVELS,
-    Compression,
-    LayerBlob,
-    LayerSink,
-    open_archive,
-    open_layer,
-    recompress,
-)
+from registry.content.compression import MAX_LEVELS, Compression
+from registry.content.layer_sink import BLOCK_SIZES, LayerBlob, LayerSink, recompress
+from registry.content.layer_stream import open_archive, open_layer
 from registry.content.local import LocalBlobStore, LocalBlobWriter
 from registry.errors import (
     BlobMissingError,
@@ -233,7 +226,8 @@ def test_layer_sink_needs_less_than_32_mib(tmp_path: Path, kind: str) -> None:
 import resource, sys
 from pathlib import Path
 import zstandard, isal.isal_zlib
-from registry.content.compression import Compression, LayerSink
+from registry.content.compression import Compression
+from registry.content.layer_sink import LayerSink
 from registry.content.local import LocalBlobStore
 store = LocalBlobStore(Path({str(tmp_path)!r}) / "images", temporary=Path({str(tmp_path)!r}) / "tmp")
 piece = bytes(range(256)) * 256
@@ -379,7 +373,7 @@ def test_archive_of_zeros_is_read_in_bounded_memory(kind: str) -> None:
     """A bomb is the reader's to stop: it comes in pieces that fit."""
     code = f"""
 import io, resource
-from registry.content.compression import open_archive
+from registry.content.layer_stream import open_archive
 from tests.registry.content.test_compression import compressed
 blob = compressed({kind!r}, bytes(100 << 20)) if {kind!r} != "zstd" else compressed("zstd", bytes(1 << 20)) * 100
 open_archive(io.BytesIO(compressed({kind!r}, b"x"))).read()

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry.content.compression import Compression, LayerSink
+from registry.content.compression import Compression
 from registry.content.image import Image, choose_manifest, load_image, missing_blobs, validate_image
+from registry.content.layer_sink import LayerSink
 from registry.content.layout import ImageLayout
 from registry.content.local import LocalBlobStore
 from registry.errors import (

@@ -145,7 +145,9 @@ def test_rmi_by_id_wants_force_for_several_names(shell, app):
 
     assert code == 2
     assert error.startswith(f"pybuild: error: image has several names, app:1, team/app:latest: `{id_}`")
-    assert shell.ok("rmi", "-f", id_) == "Untagged: app:1\nUntagged: team/app:latest\n"
+    lines = shell.ok("rmi", "-f", id_).splitlines()
+    assert lines[:2] == ["Untagged: app:1", "Untagged: team/app:latest"]
+    assert f"Deleted: {app.descriptor.digest}" in lines[2:]
     assert shell.ok("images", "-aq") == ""
 
 

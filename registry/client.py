@@ -1,0 +1,274 @@
+"""The client: what the rest of the program does with registries."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from registry.auth.keychain import Credentials, Keychain, OneLogin
+from registry.auth.tokens import Authenticator
+from registry.connection import Connection, Pacing
+from registry.content.image import Image
+from registry.endpoints import FetchedManifest, Repository
+from registry.errors import (
+    AccessDeniedError,
+    BlobTooLargeError,
+    DigestMismatchError,
+    ManifestInvalidError,
+    NotFoundError,
+    PlatformMissingError,
+    ProtocolError,
+    RateLimitedError,
+    ReferenceInvalidError,
+    SizeMismatchError,
+    UnreachableError,
+)
+from registry.hosts import Endpoint
+from registry.oci.media_types import is_index
+from registry.oci.reference import DEFAULT_NAMESPACE, DEFAULT_REGISTRY
+from registry.pull import choose_remote, pull_image
+from registry.push import push_image
+from registry.transfer import Cancellation
+from registry.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from registry.content.store import BlobStore
+    from registry.hosts import RegistrySettings
+    from registry.oci.descriptor import Descriptor
+    from registry.oci.digest import Digest
+    from registry.oci.platform import Platform
+    from registry.oci.reference import Reference
+    from registry.transfer import ProgressSink, TransferProgress
+
+_LOG = logging.getLogger("pybuild." + __name__)
+_Result = TypeVar("_Result")
+
+_NEXT_MIRROR: Final = (
+    AccessDeniedError,
+    BlobTooLargeError,
+    DigestMismatchError,
+    ManifestInvalidError,
+    NotFoundError,
+    PlatformMissingError,
+    ProtocolError,
+    RateLimitedError,
+    SizeMismatchError,
+    UnreachableError,
+)
+"""What a mirror may do wrong without the pull failing. What goes wrong on this machine is not among it."""
+
+
+class RegistryClient:
+    """Talks to registries. Safe to use from any thread; connections and tokens are shared by all calls.
+
+    Args:
+        settings: which hosts, how they are trusted, and where credentials are.
+        environment: gives the proxies and what credential helpers are started with.
+        progress: is told how blobs get on, from several threads but one at a time.
+        pacing: how retries are carried out.
+        clock: monotonic seconds, for the life of tokens.
+    """
+
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        *,
+        environment: Mapping[str, str],
+        progress: ProgressSink | None = None,
+        pacing: Pacing | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._progress = progress
+        self._pacing = pacing or Pacing()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._progress_lock = threading.Lock()
+        self._running: set[Cancellation] = set()
+        self._authenticator = Authenticator(Keychain(settings.auth_files, environment=environment), clock=clock)
+        self._transport = Transport(
+            certificate_directories=settings.certificate_directories,
+            environment=environment,
+            clock=self._pacing.wall_clock,
+        )
+
+    def resolve(self, reference: Reference, platform: Platform | None = None) -> Descriptor:
+        """Return the descriptor that a reference stands for now, at the price of one small request if possible.
+
+        Args:
+            reference: its digest wins over its tag.
+            platform: what to choose from an index; None returns the index itself.
+
+        Raises:
+            NotFoundError: the registry does not have it.
+            PlatformMissingError: the index has nothing for *platform*.
+            RegistryError: it cannot be reached, denies access, or does not keep to the protocol.
+        """
+
+        def work(repository: Repository) -> Descriptor:
+            name = _remote_name(reference)
+            descriptor = repository.head_manifest(name)
+            if descriptor is not None and (platform is None or not is_index(descriptor.media_type)):
+                return descriptor
+            fetched = repository.get_manifest(name)
+            return fetched.descriptor if platform is None else choose_remote(repository, fetched, platform).descriptor
+
+        return self._from_first(reference, work)
+
+    def fetch_manifest(self, reference: Reference) -> FetchedManifest:
+        """Return a manifest or index as the registry has it, verified; `data` and `descriptor` come first.
+
+        Raises:
+            NotFoundError: the registry does not have it.
+            RegistryError: as `resolve`.
+        """
+        return self._from_first(reference, lambda repository: repository.get_manifest(_remote_name(reference)))
+
+    def pull(self, reference: Reference, platform: Platform | None, store: BlobStore) -> Image:
+        """Put the image of one platform into a store and return it; `descriptor` names the platform's manifest.
+
+        Args:
+            reference: its digest wins over its tag.
+            platform: what to choose from an index, the machine's own if None.
+            store: what it has already is not fetched; what was fetched whole stays, also after a failure.
+
+        Raises:
+            NotFoundError: the registry does not have it.
+            PlatformMissingError: the index has nothing for *platform*.
+            ContentError: bytes are not what they were announced as, or the store cannot be written.
+            RegistryError: as `resolve`.
+        """
+
+        def work(repository: Repository) -> Image:
+            return pull_image(repository, _remote_name(reference), platform, store, self._tell)
+
+        return self._from_first(reference, work)
+
+    def push(
+        self,
+        image: Image | Descriptor,
+        reference: Reference,
+        store: BlobStore,
+        *,
+        mount_from: Mapping[Digest, str] | None = None,
+    ) -> Descriptor:
+        """Send an image, or an index with all its images, and return the descriptor of what was named.
+
+        Args:
+            image: an image, or the descriptor of a manifest or index.
+            reference: the name it gets; a digest in it must be the image's own.
+            store: has every blob.
+            mount_from: for blobs that are known to be in another repository of the same registry, that repository;
+                they are linked there instead of sent, if the registry can.
+
+        Raises:
+            ReferenceInvalidError: the reference names another digest.
+            BlobMissingError: the store lacks a blob.
+            RegistryError: as `resolve`.
+        """
+        descriptor = image.descriptor if isinstance(image, Image) else image
+        if reference.digest not in {None, descriptor.digest}:
+            reason = f"the image has the digest {descriptor.digest}"
+            raise ReferenceInvalidError(reference.familiar(), reason, hint="push to a tag")
+        endpoint = self._settings.push_endpoint(reference)
+        try:
+            with self._open(endpoint, self._authenticator) as repository:
+                push_image(
+                    repository,
+                    reference.tag or _remote_name(reference),
+                    descriptor,
+                    store,
+                    mount_from=mount_from or {},
+                    progress=self._tell,
+                )
+        except AccessDeniedError as error:
+            if reference.registry == DEFAULT_REGISTRY and _is_official(reference):
+                error.hint = f"{reference.familiar_name()} is kept for Docker's own images, push to YOU/NAME"
+            raise
+        return descriptor
+
+    def check_credentials(self, host: str, username: str, password: str) -> None:
+        """Find out whether a registry takes a user name and password. A registry that asks for none takes any.
+
+        Args:
+            host: `host[:port]` as written in references.
+            username: of the account.
+            password: or an access token that stands for one.
+
+        Raises:
+            AccessDeniedError: it does not take them.
+            RegistryError: as `resolve`.
+        """
+        login = OneLogin(Credentials(source="this login", username=username, password=password))
+        endpoint = Endpoint(host=self._settings.find_host(host), repository="")
+        with self._open(endpoint, Authenticator(login, clock=self._clock)) as repository:
+            try:
+                repository.ping()
+            except AccessDeniedError as error:
+                error.hint = "check user name and password; some registries want an access token instead"
+                raise
+
+    def cancel(self) -> None:
+        """Make all calls that run in other threads fail soon with TransferCancelledError."""
+        with self._lock:
+            running = tuple(self._running)
+        for each in running:
+            each.cancel()
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _from_first(self, reference: Reference, work: Callable[[Repository], _Result]) -> _Result:
+        """Do *work* on the first endpoint on which it succeeds."""
+        *mirrors, origin = self._settings.pull_endpoints(reference)
+        for endpoint in mirrors:
+            try:
+                with self._open(endpoint, self._authenticator) as repository:
+                    return work(repository)
+            except _NEXT_MIRROR as error:
+                _LOG.debug("mirror %s is passed over: %s", endpoint.host.name, error.message)
+        with self._open(origin, self._authenticator) as repository:
+            return work(repository)
+
+    @contextmanager
+    def _open(self, endpoint: Endpoint, authenticator: Authenticator) -> Iterator[Repository]:
+        cancellation = Cancellation()
+        connection = Connection(
+            endpoint,
+            transport=self._transport,
+            authenticator=authenticator,
+            pacing=self._pacing,
+            cancellation=cancellation,
+        )
+        with self._lock:
+            self._running.add(cancellation)
+        try:
+            yield Repository(connection)
+        finally:
+            with self._lock:
+                self._running.discard(cancellation)
+
+    def _tell(self, event: TransferProgress) -> None:
+        if self._progress is not None:
+            with self._progress_lock:
+                self._progress(event)
+
+
+def _remote_name(reference: Reference) -> str:
+    return reference.digest or reference.tag or "latest"
+
+
+def _is_official(reference: Reference) -> bool:
+    return reference.repository.startswith(f"{DEFAULT_NAMESPACE}/")
