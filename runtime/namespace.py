@@ -1,0 +1,331 @@
+"""Enter the user, mount and PID namespace in which file systems are mounted and steps are run.
+
+The *front* is the process the user started; it stays outside. The *inner process* is its child: uid 0 and process 1 of
+the new namespaces. When it ends, the kernel ends every process in them, and with the last process the mounts go.
+
+    front ── clone ──> inner process (pid 1) ──> zygote ──> steps, each pid 1 of a PID namespace of its own
+      writes the id maps, forwards signals, waits
+
+Source: user_namespaces(7), pid_namespaces(7), mount_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from runtime import capabilities, idmap, syscalls
+from runtime.errors import HostUnsupportedError, KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+_NAMESPACES: Final = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID
+_ENDING_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+_WATCHED_SIGNALS: Final = _ENDING_SIGNALS | {signal.SIGINT, signal.SIGCHLD}
+_SAME_KEY_PRESS_SECONDS: Final = 0.5
+_STATUS_OF_SIGNAL: Final = 128
+_STATUS_OF_BUG: Final = 70
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What explains why the kernel refused a user namespace; texts are the contents of sysctls, None if absent.
+
+    Args:
+        seccomp: the mode of this process, 2 if a filter is in force.
+        userns_clone: kernel.unprivileged_userns_clone (Debian).
+        apparmor_restriction: kernel.apparmor_restrict_unprivileged_userns (Ubuntu).
+        max_user_namespaces: user.max_user_namespaces.
+        is_root: whether the uid is 0.
+    """
+
+    seccomp: int
+    userns_clone: str | None
+    apparmor_restriction: str | None
+    max_user_namespaces: str | None
+    is_root: bool
+
+
+def run_in_namespace(body: Callable[[], int], *, single_id: bool = False) -> int:
+    """Run *body* as uid 0 and process 1 of new user, mount and PID namespaces; return its exit status.
+
+    A process of uid 0 that may set ids keeps all its ids inside. Any other user gets 0 for the own id and 1 and up for
+    the sub-id ranges of /etc/subuid and /etc/subgid; without ranges, only 0 (see `idmap.current_id_map`).
+
+    Standard streams, working directory and environment are those of the caller. All mounts are private to the inside.
+    /proc shows the inner processes where the kernel allows a fresh one, else it stays the outer one: only /proc/self
+    may be relied on. The interpreter of the inner process ends without its exit handlers.
+
+    Signals: TERM, HUP and QUIT that reach the front are passed on and end the inner process by SystemExit(128 + n)
+    raised in its main thread; the second of a kind kills it. An INT from the terminal reaches both by itself; one that
+    was sent with kill is passed on. Inside it is KeyboardInterrupt, and a second INT within half a second, such as the
+    one passed on after a kill of the whole process group, is taken for the same one. If the front dies, so does the
+    inner process.
+
+    Args:
+        body: what to do inside; an exception that leaves it is printed by sys.excepthook and gives status 70.
+        single_id: take only the own id even if there are sub-id ranges.
+
+    Returns:
+        The status of *body*, or 128 + n if signal n killed the inner process.
+
+    Raises:
+        HostUnsupportedError: the host gives no user namespace, or not the ids this user is entitled to.
+        AssertionError: this process has several threads.
+    """
+    assert threading.active_count() == 1, "namespaces are entered before any thread exists"  # noqa: S101 - our bug
+    _flush_streams()  # or the child would write what is buffered a second time
+    old_handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, there would be no status to wait for
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED_SIGNALS)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    failure_reader, failure_writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        try:
+            pid = syscalls.clone(_NAMESPACES)
+        except KernelError as error:
+            os.close(failure_writer)
+            raise explain_refusal(error.errno or 0, host_facts()) from error
+        if pid == 0:
+            os.close(writer)
+            os.close(failure_reader)
+            _be_inner_process(body, reader, failure_writer)
+        os.close(failure_writer)
+        try:
+            _map_ids(pid, single_id=single_id)
+            os.write(writer, b"+")
+            if failure := os.read(failure_reader, 16):
+                raise explain_refusal(int(failure), host_facts())
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        return _wait_for(pid)
+    finally:
+        for fd in (reader, writer, failure_reader):
+            os.close(fd)
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+        signal.signal(signal.SIGCHLD, old_handler)
+
+
+def _wait_for(pid: int) -> int:
+    """Pass signals on to *pid* until it ends; return its exit status."""
+    passed_on: set[int] = set()
+    while True:
+        received = signal.sigwaitinfo(_WATCHED_SIGNALS)
+        if received.si_signo == signal.SIGCHLD:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else _STATUS_OF_SIGNAL - code
+        elif received.si_signo in _ENDING_SIGNALS:
+            os.kill(pid, signal.SIGKILL if received.si_signo in passed_on else received.si_signo)
+            passed_on.add(received.si_signo)
+        elif received.si_code <= 0:  # from a process; the terminal's are the kernel's own (SI_KERNEL)
+            os.kill(pid, signal.SIGINT)
+
+
+def _map_ids(pid: int, *, single_id: bool) -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    effective, _, _ = syscalls.capget()
+    needed = capabilities.capability_mask((capabilities.CAP_SETUID, capabilities.CAP_SETGID))
+    if uid == 0 and effective & needed == needed and not single_id:
+        _map_directly(
+            pid,
+            uid_map=idmap.identity_map(idmap.current_id_map("uid")),
+            gid_map=idmap.identity_map(idmap.current_id_map("gid")),
+        )
+        return
+    owners = _owner_names(uid)
+    uid_ranges = idmap.read_sub_ids(Path("/etc/subuid"), owners)
+    gid_ranges = idmap.read_sub_ids(Path("/etc/subgid"), owners)
+    if single_id or not uid_ranges or not gid_ranges:
+        with contextlib.suppress(OSError):  # the map below says better what is wrong
+            idmap.deny_setgroups(pid)
+        _map_directly(pid, uid_map=idmap.sub_id_map(uid, ()), gid_map=idmap.sub_id_map(gid, ()))
+        return
+    idmap.run_map_helpers(pid, [("uid", idmap.sub_id_map(uid, uid_ranges)), ("gid", idmap.sub_id_map(gid, gid_ranges))])
+
+
+def _owner_names(uid: int) -> frozenset[str]:
+    import pwd  # noqa: PLC0415 - a compiled module that only unprivileged users need
+
+    try:
+        return frozenset({str(uid), pwd.getpwuid(uid).pw_name})
+    except KeyError:  # a uid without an account, as containers have
+        return frozenset({str(uid)})
+
+
+def _map_directly(pid: int, *, uid_map: idmap.IdMap, gid_map: idmap.IdMap) -> None:
+    try:
+        idmap.write_map(pid, "uid", uid_map)
+        idmap.write_map(pid, "gid", gid_map)
+    except OSError as error:
+        raise HostUnsupportedError(
+            "ids in a user namespace",
+            f"the kernel refused the id map: {error.strerror}",
+            hint="give the container CAP_SETUID, CAP_SETGID and CAP_SETFCAP, or run as another user than root"
+            if os.geteuid() == 0
+            else None,
+        ) from error
+
+
+def _be_inner_process(body: Callable[[], int], reader: int, failure_writer: int) -> None:
+    """Become uid 0, bind the own life to the front's, and run *body*. Never returns."""
+    status = _STATUS_OF_BUG
+    try:
+        if os.read(reader, 1) == b"+":  # nothing: the front gave up or died
+            try:
+                _enter(reader)
+            except OSError as error:  # AppArmor lets a namespace be made, but nothing be mounted in it
+                os.write(failure_writer, b"%d" % (error.errno or 0))
+                os._exit(_STATUS_OF_BUG)
+            os.close(failure_writer)
+            status = _run_body(body)
+    except SystemExit as stop:  # a signal between two statements of this function
+        status = _exit_code(stop)
+    except BaseException:  # noqa: BLE001 - this process ends here, whatever happened
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _flush_streams()
+        os._exit(status)
+
+
+def _flush_streams() -> None:
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if the descriptor was closed at start
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe, a closed stream
+            stream.flush()
+
+
+def _enter(reader: int) -> None:
+    import prctl  # noqa: PLC0415 - a compiled module that the front does without
+
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    prctl.set_dumpable(1)  # changing ids made /proc/self unreadable to this process
+    prctl.set_pdeathsig(signal.SIGKILL)  # after the ids, whose change clears it
+    if _has_hung_up(reader):  # the front died before its death could have been signalled
+        os._exit(_STATUS_OF_SIGNAL + signal.SIGKILL)
+    os.close(reader)
+    prctl.set_name("pybuild-inner")
+    for number in _ENDING_SIGNALS:  # process 1 is not ended by signals that it does not handle
+        signal.signal(number, _exit_by_signal)
+    signal.signal(signal.SIGINT, _interrupt_once())
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    with contextlib.suppress(KernelError):  # refused where parts of the outer /proc are hidden: most containers
+        syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+
+
+def _has_hung_up(reader: int) -> bool:
+    import select  # noqa: PLC0415 - needed once, inside
+
+    poller = select.poll()
+    poller.register(reader, 0)
+    return bool(poller.poll(0))
+
+
+def _exit_by_signal(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(_STATUS_OF_SIGNAL + number)
+
+
+def _interrupt_once() -> Callable[[int, FrameType | None], None]:
+    last = -_SAME_KEY_PRESS_SECONDS
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _SAME_KEY_PRESS_SECONDS:
+            last = now
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+def _run_body(body: Callable[[], int]) -> int:
+    try:
+        return body() & 0xFF
+    except SystemExit as stop:
+        return _exit_code(stop)
+    except KeyboardInterrupt:
+        return _STATUS_OF_SIGNAL + signal.SIGINT
+
+
+def _exit_code(stop: SystemExit) -> int:
+    match stop.code:
+        case None:
+            return 0
+        case int(code):
+            return code & 0xFF
+        case text:
+            sys.stderr.write(f"{text}\n")
+            return 1
+
+
+def host_facts() -> HostFacts:
+    """Return what this host says about user namespaces."""
+    status = _read("/proc/self/status") or ""
+    modes = [line.split()[1] for line in status.splitlines() if line.startswith("Seccomp:")]
+    return HostFacts(
+        seccomp=int(modes[0]) if modes else 0,
+        userns_clone=_read("/proc/sys/kernel/unprivileged_userns_clone"),
+        apparmor_restriction=_read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+        max_user_namespaces=_read("/proc/sys/user/max_user_namespaces"),
+        is_root=os.geteuid() == 0,
+    )
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def explain_refusal(number: int, facts: HostFacts) -> HostUnsupportedError:
+    """Return the error for a user namespace that could not be made or used: errno *number* and the cheapest cure."""
+    reason, hint = _cause(number, facts)
+    return HostUnsupportedError("user namespaces", f"{reason} ({os.strerror(number)})", hint=hint)
+
+
+def _cause(number: int, facts: HostFacts) -> tuple[str, str | None]:
+    match number:
+        case errno.ENOSPC | errno.EUSERS if facts.max_user_namespaces == "0":
+            return (
+                "the sysctl user.max_user_namespaces is 0",
+                "sudo sysctl -w user.max_user_namespaces=15000",
+            )
+        case errno.ENOSPC | errno.EUSERS:
+            return (
+                f"user.max_user_namespaces = {facts.max_user_namespaces} is used up, or they are nested too deep",
+                "sudo sysctl -w user.max_user_namespaces=100000",
+            )
+        case errno.EINVAL | errno.ENOSYS:
+            return "the kernel is built without CONFIG_USER_NS", None
+        case _ if not facts.is_root and facts.userns_clone == "0":
+            return (
+                "the sysctl kernel.unprivileged_userns_clone is 0",
+                "sudo sysctl -w kernel.unprivileged_userns_clone=1",
+            )
+        case _ if not facts.is_root and facts.apparmor_restriction == "1":
+            return (
+                "AppArmor restricts unprivileged user namespaces",
+                "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+            )
+        case _ if facts.seccomp:
+            return (
+                "a seccomp filter refuses them, as container engines set by default",
+                "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined …",
+            )
+        case _:
+            return "the kernel or a security module refuses them", None

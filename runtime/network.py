@@ -1,0 +1,48 @@
+"""Networks of steps.
+
+`host` shares the network of the process that builds. `none` is a network namespace of the step's own that holds only
+the loopback interface, up.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from runtime import syscalls
+from runtime.errors import KernelError
+
+Network = Literal["host", "none"]
+
+_LOOPBACK_INDEX: Final = 1  # the kernel makes it first in every network namespace
+
+
+def clone_flags(network: Network) -> int:
+    """Return the namespaces that *network* needs."""
+    match network:
+        case "host":
+            return 0
+        case "none":
+            return syscalls.CLONE_NEWNET
+
+
+def prepare(network: Network) -> None:
+    """Load what `bring_up` needs, while files of the host can still be read."""
+    if network == "none":
+        import pyroute2  # noqa: F401, PLC0415 - takes more than 100 ms; most builds never need it
+
+
+def bring_up(network: Network) -> None:
+    """Set the links of the network namespace that this process has just got.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    if network != "none":
+        return
+    from pyroute2 import IPRoute, NetlinkError  # noqa: PLC0415 - loaded by `prepare`
+
+    try:
+        with IPRoute() as routes:
+            routes.link("set", index=_LOOPBACK_INDEX, state="up")
+    except NetlinkError as error:
+        raise KernelError("netlink", error.code, subject="lo") from error

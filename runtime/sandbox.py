@@ -1,0 +1,422 @@
+"""Turn a freshly cloned process into a step: its root, its mounts, its user, its limits, its command.
+
+Runs in the child, process 1 of the step's PID namespace, with every module it needs already loaded: after the root has
+changed, nothing of this program's files is reachable, and nothing of the image's files may be loaded into it.
+
+Order: standard streams, mounts, new root, host name, working directory, limits, bounding set, ids, capabilities,
+no_new_privs, system call filter, exec.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import resource
+import signal
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import prctl
+
+from runtime import capabilities, devices, mounts, network, seccomp, stubs, syscalls, users
+from runtime.errors import KernelError, StepSetupError
+from runtime.mounts import BindMount, LayersMount, TmpfsMount
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import NoReturn
+
+    from runtime.network import Network
+
+NAMESPACES: Final = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
+"""What every step has of its own, beside what its network asks for."""
+
+# From the kernel, include/uapi/asm-generic/resource.h; names as docker's --ulimit spells them.
+_LIMITS: Final = {
+    "core": 4,
+    "cpu": 0,
+    "data": 2,
+    "fsize": 1,
+    "locks": 10,
+    "memlock": 8,
+    "msgqueue": 12,
+    "nice": 13,
+    "nofile": 7,
+    "nproc": 6,
+    "rss": 5,
+    "rtprio": 14,
+    "rttime": 15,
+    "sigpending": 11,
+    "stack": 3,
+}
+_LARGEST_ACCOUNT_FILE: Final = 16 * 1024 * 1024
+_NOT_FOUND: Final = 127
+_NOT_EXECUTABLE: Final = 126
+_IGNORED_SIGNALS: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGTSTP,
+    signal.SIGPIPE,
+)
+_UMASK: Final = 0o022
+_HEAD_SIZE: Final = 4096  # the program headers of an ELF file follow its header, and the interpreter's name those
+_ELF_HEADER_SIZE: Final = 20
+_PT_INTERP: Final = 3
+# EM_* of elf.h
+_ELF_MACHINES: Final = {
+    3: "i386",
+    8: "mips",
+    20: "ppc",
+    21: "ppc64",
+    22: "s390x",
+    40: "arm",
+    62: "x86_64",
+    183: "aarch64",
+    243: "riscv64",
+    258: "loongarch64",
+}
+_LAST_FD: Final = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ulimit:
+    """A resource limit. Args: name as docker spells it (`nofile`); soft and hard limits, -1 for none."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSpec:
+    """What a step sees and runs.
+
+    Args:
+        args: the command; the first is looked up in PATH of `environ` unless it has a slash.
+        environ: exactly what the command gets, and HOME from passwd if it is not among them; the last of a name counts.
+        cwd: absolute inside the root; made for the user, mode 0755, if missing.
+        user: as in USER, empty for root.
+        lowers: trees of the layers, base first.
+        upper, work: where changes go, both on one file system; None for a read-only root.
+        hostname: of the step.
+        hosts, resolv_conf: contents of /etc/hosts and /etc/resolv.conf, read-only for the step.
+        network: `host` for the one of this process, `none` for only a loopback interface.
+        binds, layer_mounts, tmpfs: further mounts, done in the order of the depth of their targets.
+        shm_size: limit of /dev/shm in bytes.
+        interactive: stay in the session of the terminal instead of a new one.
+        ulimits: set in order.
+    """
+
+    args: tuple[str, ...]
+    environ: tuple[tuple[str, str], ...]
+    lowers: tuple[Path, ...]
+    upper: Path | None
+    work: Path | None
+    hosts: bytes
+    resolv_conf: bytes
+    hostname: str = "buildkitsandbox"
+    cwd: str = "/"
+    user: str = ""
+    network: Network = "host"
+    binds: tuple[BindMount, ...] = ()
+    layer_mounts: tuple[LayersMount, ...] = ()
+    tmpfs: tuple[TmpfsMount, ...] = ()
+    shm_size: int = 64 * 1024 * 1024
+    interactive: bool = False
+    ulimits: tuple[Ulimit, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values from which `from_json` makes an equal spec."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["hosts"] = self.hosts.decode("latin-1")
+        values["resolv_conf"] = self.resolv_conf.decode("latin-1")
+        values["lowers"] = [str(path) for path in self.lowers]
+        values["upper"] = None if self.upper is None else str(self.upper)
+        values["work"] = None if self.work is None else str(self.work)
+        values["binds"] = [[str(b.source), b.target, b.read_only] for b in self.binds]
+        values["layer_mounts"] = [
+            [[str(path) for path in m.lowers], m.source, m.target, m.read_only] for m in self.layer_mounts
+        ]
+        values["tmpfs"] = [[t.target, t.size] for t in self.tmpfs]
+        values["ulimits"] = [[u.name, u.soft, u.hard] for u in self.ulimits]
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SandboxSpec:
+        """Return the spec that `to_json` described."""
+        return cls(
+            **{
+                **values,
+                "args": tuple(values["args"]),
+                "environ": tuple((name, value) for name, value in values["environ"]),
+                "hosts": values["hosts"].encode("latin-1"),
+                "resolv_conf": values["resolv_conf"].encode("latin-1"),
+                "lowers": tuple(Path(text) for text in values["lowers"]),
+                "upper": None if values["upper"] is None else Path(values["upper"]),
+                "work": None if values["work"] is None else Path(values["work"]),
+                "binds": tuple(BindMount(source=Path(s), target=t, read_only=r) for s, t, r in values["binds"]),
+                "layer_mounts": tuple(
+                    LayersMount(lowers=tuple(Path(text) for text in ls), source=s, target=t, read_only=r)
+                    for ls, s, t, r in values["layer_mounts"]
+                ),
+                "tmpfs": tuple(TmpfsMount(target=t, size=s) for t, s in values["tmpfs"]),
+                "ulimits": tuple(Ulimit(name=n, soft=s, hard=h) for n, s, h in values["ulimits"]),
+            }
+        )
+
+
+def become_step(
+    spec: SandboxSpec, streams: tuple[int | None, int, int], report: Callable[[list[stubs.Stub]], None]
+) -> NoReturn:
+    """Set everything up and execute the command.
+
+    Args:
+        spec: what to set up.
+        streams: descriptors of standard input (None for an empty one), output and error.
+        report: called with the stubs that were made, once, when all that is left is to execute the command.
+
+    Raises:
+        StepSetupError: the image or the instruction is at fault.
+        KernelError: the kernel refused something.
+        HostUnsupportedError: the host lacks something.
+    """
+    _reset_signals()
+    if not spec.interactive:
+        os.setsid()
+    os.umask(_UMASK)
+    _set_streams(streams)
+    network.bring_up(spec.network)
+    root, finder = _build_root(spec)
+    user = _resolve_user(root, spec.user)
+    cwd = finder.make_directory(spec.cwd, uid=user.uid, gid=user.gid)
+    if spec.upper is None:
+        syscalls.mount_setattr(root, "", syscalls.AT_EMPTY_PATH, attr_set=syscalls.MOUNT_ATTR_RDONLY)
+    mounts.change_root(root)
+    os.fchdir(cwd)
+    syscalls.sethostname(spec.hostname.encode(errors="surrogateescape"))
+    _set_limits(spec.ulimits)
+    _drop_rights(user)
+    report(finder.stubs)
+    syscalls.close_range(3, _LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)
+    _execute(spec.args, {"HOME": user.home} | dict(spec.environ))
+
+
+def ignore_signals() -> None:
+    """Ignore what the terminal and the user send to a whole process group, and no other signal; for the zygote.
+
+    A signal that is ignored stays so through exec, so a step begins by undoing this.
+    """
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:  # by Python, or by nohup
+            signal.signal(number, signal.SIG_DFL)
+    for number in _IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _reset_signals() -> None:
+    for number in _IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _set_streams(streams: tuple[int | None, int, int]) -> None:
+    source, output, error = streams
+    os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if source is None else source, 0)
+    os.dup2(output, 1)
+    os.dup2(error, 2)
+
+
+def _build_root(spec: SandboxSpec) -> tuple[int, stubs.TargetFinder]:
+    """Mount everything; return the descriptor of the new root, and what knows the stubs that were made in it."""
+    scratch = mounts.mount_scratch()
+    further = _open_mounts(spec, scratch)
+    root = mounts.mount_overlay(spec.lowers, spec.upper, spec.work, scratch, name="root")
+    finder = stubs.TargetFinder(root, spec.upper)
+    mounts.mount_proc(finder.find("/proc", directory=True), scratch)
+    devices.mount_devices(finder.find("/dev", directory=True), shm_size=spec.shm_size)
+    mounts.mount_sys(finder.find("/sys", directory=True), scratch)
+    mounts.mount_text(finder.find("/etc/resolv.conf", directory=False), scratch, "resolv.conf", spec.resolv_conf)
+    mounts.mount_text(finder.find("/etc/hosts", directory=False), scratch, "hosts", spec.hosts)
+    for target, mount in sorted(further, key=lambda item: item[0].rstrip("/").count("/")):
+        mounts.attach(mount, finder.find(target, directory=mounts.is_directory(mount)))
+    return root, finder
+
+
+def _open_mounts(spec: SandboxSpec, scratch: int) -> list[tuple[str, int]]:
+    """Return target and mount descriptor of what is mounted beside the standard set, none of it attached."""
+    opened = []
+    for bind in spec.binds:
+        attributes = syscalls.MOUNT_ATTR_RDONLY if bind.read_only else 0
+        mount = mounts.clone_mount(mounts.open_source(bind), "", attributes=attributes, recursive=True)
+        opened.append((bind.target, mount))
+    for index, layers in enumerate(spec.layer_mounts):
+        tree = mounts.mount_overlay(layers.lowers, None, None, scratch, name=f"layers-{index}")
+        opened.append((layers.target, mounts.clone_out_of(tree, layers)))
+    for tmpfs in spec.tmpfs:
+        options = ["mode=1777"] if tmpfs.size is None else ["mode=1777", f"size={tmpfs.size}"]
+        attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
+        opened.append((tmpfs.target, mounts.create_mount("tmpfs", options, attributes=attributes)))
+    return opened
+
+
+def _resolve_user(root: int, text: str) -> users.ProcessUser:
+    return users.resolve_user(text, _read_account_file(root, "/etc/passwd"), _read_account_file(root, "/etc/group"))
+
+
+def _read_account_file(root: int, path: str) -> bytes | None:
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # it may be a FIFO or a device
+    try:
+        fd = syscalls.openat2(root, path, flags, 0, syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS)
+    except KernelError:
+        return None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    if status.st_size > _LARGEST_ACCOUNT_FILE:
+        raise StepSetupError("user", f"`{path}` of the image is too large: {status.st_size} bytes")
+    with open(fd, "rb") as file:
+        return file.read(_LARGEST_ACCOUNT_FILE)
+
+
+def _set_limits(limits: Sequence[Ulimit]) -> None:
+    for limit in limits:
+        number = _LIMITS.get(limit.name)
+        if number is None:
+            raise StepSetupError("ulimit", f"unknown limit: `{limit.name}`", hint=f"one of {', '.join(_LIMITS)}")
+        try:
+            resource.setrlimit(number, (limit.soft, limit.hard))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "above what this process may grant"
+            raise StepSetupError(
+                "ulimit", f"cannot set limit `{limit.name}={limit.soft}:{limit.hard}`: {reason}"
+            ) from error
+
+
+def _drop_rights(user: users.ProcessUser) -> None:
+    """Become *user* with no more than Docker's default rights, for good."""
+    capabilities.limit_bounding_set(capabilities.DEFAULT_CAPABILITIES)
+    try:
+        with contextlib.suppress(PermissionError):  # a namespace with one group id cannot change groups
+            os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise StepSetupError(
+            "user",
+            f"the user namespace of this build has no place for user {user.uid}:{user.gid}",
+            hint="give your account sub-ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
+        ) from error
+    if user.uid == 0:
+        capabilities.hold_only(capabilities.DEFAULT_CAPABILITIES)
+    prctl.set_pdeathsig(signal.SIGKILL)  # after the ids, whose change clears it
+    prctl.set_no_new_privs(1)
+    seccomp.load()
+
+
+def _execute(args: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+    """Replace this process by the command.
+
+    Raises:
+        StepSetupError: why that cannot be, with the status a shell would give.
+    """
+    if not args:
+        raise StepSetupError("exec", "no command specified")
+    refusal: StepSetupError | None = None
+    for candidate in _candidates(args[0], environ.get("PATH", "")):
+        try:
+            os.execve(candidate, list(args), environ)  # noqa: S606 - this is the step's command
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR} and not os.path.lexists(candidate):
+                continue
+            refusal = refusal or _explain_exec(args[0], candidate, error.errno or 0)
+            if error.errno != errno.EACCES:
+                break
+        except ValueError as error:
+            raise StepSetupError("exec", f'exec: "{args[0]}": {error}', status=_NOT_EXECUTABLE) from error
+    if refusal:
+        raise refusal
+    if "/" in args[0]:
+        raise StepSetupError("exec", f'exec: "{args[0]}": stat {args[0]}: no such file or directory', status=_NOT_FOUND)
+    raise StepSetupError("exec", f'exec: "{args[0]}": executable file not found in $PATH', status=_NOT_FOUND)
+
+
+def _candidates(name: str, search_path: str) -> list[str]:
+    if "/" in name:
+        return [name]
+    return [f"{directory}/{name}" for directory in search_path.split(":") if directory and name]
+
+
+def _explain_exec(name: str, path: str, number: int) -> StepSetupError:
+    """Return why execve(2) of *path* failed with errno *number*, as far as the file tells."""
+    match number:
+        case errno.EACCES:
+            return StepSetupError("exec", f'exec: "{name}": permission denied', status=_NOT_EXECUTABLE)
+        case errno.ENOENT:
+            return _explain_interpreter(name, path)
+        case errno.ENOEXEC:
+            return StepSetupError(
+                "exec", f"exec {path}: exec format error: {_file_format(path)}", status=_NOT_EXECUTABLE
+            )
+        case _:
+            return StepSetupError("exec", f"exec {path}: {os.strerror(number).lower()}", status=_NOT_EXECUTABLE)
+
+
+def _explain_interpreter(name: str, path: str) -> StepSetupError:
+    interpreter = _interpreter(path)
+    if interpreter.endswith("\r"):
+        return StepSetupError(
+            "exec",
+            f"exec {path}: its first line names `{interpreter[:-1]}` followed by a carriage return",
+            status=_NOT_FOUND,
+            hint="save the script with Unix line endings: dos2unix, or `*.sh text eol=lf` in .gitattributes",
+        )
+    if interpreter:
+        return StepSetupError(
+            "exec", f"exec {path}: its interpreter `{interpreter}` is not in the image", status=_NOT_FOUND
+        )
+    return StepSetupError("exec", f'exec: "{name}": no such file or directory', status=_NOT_FOUND)
+
+
+def _interpreter(path: str) -> str:
+    """Return the program that the kernel needs to run the script or ELF file *path*, empty if it names none."""
+    head = _head(path)
+    if head.startswith(b"#!"):
+        line = head[2:].split(b"\n", 1)[0].strip(b" \t")
+        return line.split(b" ")[0].split(b"\t")[0].decode(errors="replace")
+    if head[:5] != b"\x7fELF\x02":
+        return ""
+    with contextlib.suppress(struct.error):
+        offset, size, count = *struct.unpack_from("<Q", head, 32), *struct.unpack_from("<HH", head, 54)
+        for index in range(count):
+            kind, _, start, _, _, length = struct.unpack_from("<IIQQQQ", head, offset + index * size)
+            if kind == _PT_INTERP:
+                return head[start : start + length].rstrip(b"\0").decode(errors="replace")
+    return ""
+
+
+def _file_format(path: str) -> str:
+    head = _head(path)
+    if head.startswith(b"\x7fELF") and len(head) >= _ELF_HEADER_SIZE:
+        number = int.from_bytes(head[18:20], "big" if head[5] == 2 else "little")  # ELFDATA2MSB
+        machine = _ELF_MACHINES.get(number, f"machine {number}")
+        return f"it is a program for {machine}, this machine is {syscalls.MACHINE}"
+    if head.startswith(b"#!"):
+        return "the program in its first line is not one this machine can run"
+    return "it is neither a program nor a script that begins with `#!`" if head else "it is empty"
+
+
+def _head(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # executable, but not readable
+        return b""
+    return os.read(fd, _HEAD_SIZE)

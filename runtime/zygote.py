@@ -1,0 +1,349 @@
+"""Start steps from a small single-threaded process.
+
+The *zygote* is a child of the inner process, forked before that has threads. It does three things: clone a child into
+new namespaces for each request, tell when the child has ended, and kill what is left when the inner process closes it.
+Forking a large process with threads would be slow and unsafe; forking this one is neither.
+
+A request is one message on a SOCK_SEQPACKET pair: the network's name, with the descriptors of a *channel*, of the spec
+as JSON in memory, and of the standard streams. On the channel, also SOCK_SEQPACKET, come back JSON records:
+
+    {"type": "started"}     with a pidfd of the step; from the zygote
+    {"type": "ready"}       the stubs; from the step, just before its command is executed
+    {"type": "error"}       why there is no command; from whichever noticed
+    {"type": "exit"}        wait status and resources; from the zygote, the last record
+
+The step's end of the channel closes when the command is executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import prctl
+
+from runtime import network, sandbox, seccomp, syscalls
+from runtime.errors import HostUnsupportedError, KernelError, SandboxError, StepSetupError
+from runtime.stubs import Stub
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+    from runtime.sandbox import SandboxSpec
+
+_LARGEST_RECORD: Final = 1 << 18
+_LARGEST_REQUEST: Final = 64
+_MOST_DESCRIPTORS: Final = 5  # channel, spec, output, error output, input
+_STATUS_OF_SETUP_ERROR: Final = 125
+_KIBIBYTE: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """How a step ended.
+
+    Args:
+        status: its exit status, or the negative number of the signal that ended it.
+        stubs: what set-up put into the upper directory; for `remove_stubs`.
+        user_seconds, system_seconds: processor time of the command and what it waited for, with its set-up.
+        max_resident: largest resident memory of one of its processes, in bytes.
+    """
+
+    status: int
+    stubs: tuple[Stub, ...]
+    user_seconds: float
+    system_seconds: float
+    max_resident: int
+
+
+class Step:
+    """A started step. Made by `Zygote.run`. One thread waits, any may kill."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._pidfd = -1
+        self._lock = threading.Lock()
+        self._stubs: tuple[Stub, ...] = ()
+        self._error: SandboxError | None = None
+        self._result: StepResult | None = None
+        while self._receive() not in {"started", "exit"}:
+            pass
+
+    def wait(self) -> StepResult:
+        """Return how the step ended, once it has; the same when called again.
+
+        Raises:
+            StepSetupError: the image or the instruction is at fault; no command was executed.
+            KernelError: the kernel refused a part of the set-up.
+            HostUnsupportedError: the host lacks something that the step needs.
+            SandboxError: the zygote died.
+        """
+        while self._result is None:
+            self._receive()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def kill(self) -> None:
+        """Kill the step with everything it started. Nothing happens if it has ended."""
+        with self._lock:
+            if self._pidfd >= 0:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _receive(self) -> str:
+        """Take in the next record and return its type; a channel that ends without one counts as an exit."""
+        data, descriptors, _, _ = socket.recv_fds(self._channel, _LARGEST_RECORD, 1)
+        if not data:
+            self._error = self._error or SandboxError("the process that starts steps has died")
+            data = json.dumps({"type": "exit", "status": 0, "user": 0, "system": 0, "resident": 0}).encode()
+        record: dict[str, Any] = json.loads(data)
+        match record["type"]:
+            case "started":
+                (self._pidfd,) = descriptors
+            case "ready":
+                self._stubs = tuple(
+                    Stub(**{**stub, "path": stub["path"].encode("latin-1")}) for stub in record["stubs"]
+                )
+            case "error":
+                self._error = _decode_error(record)
+            case "exit":
+                self._finish(record)
+            case other:
+                self._error = SandboxError(f"the process that starts steps says what nobody understands: `{other}`")
+        return str(record["type"])
+
+    def _finish(self, record: Mapping[str, Any]) -> None:
+        self._result = StepResult(
+            status=record["status"],
+            stubs=self._stubs,
+            user_seconds=record["user"],
+            system_seconds=record["system"],
+            max_resident=record["resident"],
+        )
+        self._channel.close()
+        with self._lock:
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
+                self._pidfd = -1
+
+
+class Zygote:
+    """Starts steps. One for each inner process; every method but `start` may be called by any thread."""
+
+    def __init__(self) -> None:
+        self._control: socket.socket | None = None
+        self._pid = 0
+
+    def start(self) -> None:
+        """Fork the zygote. The sooner, the smaller it stays, and the faster each step starts.
+
+        Raises:
+            HostUnsupportedError: steps cannot be confined on this machine.
+            AssertionError: this process has several threads, or the zygote was started before.
+        """
+        assert threading.active_count() == 1, "the zygote is forked before any thread exists"  # noqa: S101 - our bug
+        assert self._control is None, "the zygote is started once"  # noqa: S101 - our bug
+        seccomp.filter_program(syscalls.MACHINE)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ours.close()
+                _serve(theirs)
+            finally:
+                os._exit(_STATUS_OF_SETUP_ERROR)
+        theirs.close()
+        self._control, self._pid = ours, pid
+
+    def run(self, spec: SandboxSpec, *, stdin: int | None = None, stdout: int, stderr: int) -> Step:
+        """Start a step. What is wrong with it, `Step.wait` says.
+
+        The descriptors stay the caller's; the step has copies. An upper and a work directory are used once.
+
+        Args:
+            spec: what to run.
+            stdin: standard input, None for an empty one.
+            stdout: where its output goes.
+            stderr: where its error output goes.
+
+        Raises:
+            SandboxError: the zygote is not running.
+        """
+        if self._control is None:
+            raise SandboxError("the process that starts steps is not running")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, open(os.memfd_create("pybuild-step", os.MFD_CLOEXEC), "w+", encoding="ascii") as memory:
+            json.dump(spec.to_json(), memory)
+            memory.flush()
+            streams = [stdout, stderr] if stdin is None else [stdout, stderr, stdin]
+            try:
+                socket.send_fds(self._control, [spec.network.encode()], [theirs.fileno(), memory.fileno(), *streams])
+            except OSError as error:
+                ours.close()
+                raise SandboxError(f"the process that starts steps does not answer: {error.strerror}") from error
+        return Step(ours)
+
+    def close(self) -> None:
+        """Kill the steps that still run, and end the zygote. Idempotent."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+            os.waitpid(self._pid, 0)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+def _serve(control: socket.socket) -> NoReturn:
+    """Be the zygote until the inner process closes its end."""
+    prctl.set_name("pybuild-zygote")
+    sandbox.ignore_signals()
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    syscalls.close_range(3, control.fileno() - 1)
+    syscalls.close_range(control.fileno() + 1, 0xFFFF_FFFF)
+    gc.collect()
+    gc.freeze()  # a collection would touch, and so copy, every page in every child
+    gc.disable()
+    poller = select.poll()
+    poller.register(control, select.POLLIN)
+    running: dict[int, tuple[int, socket.socket]] = {}  # pidfd to pid and channel
+    while True:
+        for fd, _ in poller.poll():
+            if fd != control.fileno():
+                poller.unregister(fd)
+                _reap(fd, *running.pop(fd))
+                continue
+            request, descriptors, _, _ = socket.recv_fds(control, _LARGEST_REQUEST, _MOST_DESCRIPTORS)
+            if not request:
+                for pidfd, (pid, _channel) in running.items():
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                os._exit(0)
+            channel = socket.socket(fileno=descriptors[0])
+            try:
+                started = _start(request.decode(), descriptors, channel)
+            finally:
+                for descriptor in descriptors[1:]:
+                    os.close(descriptor)
+            if started is not None:
+                pidfd, pid = started
+                running[pidfd] = (pid, channel)
+                poller.register(pidfd, select.POLLIN)
+
+
+def _start(network_name: str, descriptors: list[int], channel: socket.socket) -> tuple[int, int] | None:
+    """Clone the child of a request; return its pidfd and pid, or None if that failed."""
+    wanted: network.Network = "none" if network_name == "none" else "host"
+    try:
+        network.prepare(wanted)
+        pid = syscalls.clone(sandbox.NAMESPACES | network.clone_flags(wanted))
+    except (SandboxError, ImportError) as error:
+        _send(channel, _encode_error(error))
+        _send(channel, {"type": "exit", "status": _STATUS_OF_SETUP_ERROR, "user": 0, "system": 0, "resident": 0})
+        channel.close()
+        return None
+    if pid == 0:
+        _be_step(descriptors, channel)
+    pidfd = os.pidfd_open(pid)
+    with contextlib.suppress(OSError):  # nobody waits for this step any more
+        socket.send_fds(channel, [json.dumps({"type": "started"}).encode()], [pidfd])
+    return pidfd, pid
+
+
+def _reap(pidfd: int, pid: int, channel: socket.socket) -> None:
+    _, status, usage = os.wait4(pid, 0)
+    os.close(pidfd)
+    record = {
+        "type": "exit",
+        "status": os.waitstatus_to_exitcode(status),
+        "user": usage.ru_utime,
+        "system": usage.ru_stime,
+        "resident": usage.ru_maxrss * _KIBIBYTE,
+    }
+    _send(channel, record)
+    channel.close()
+
+
+def _be_step(descriptors: list[int], channel: socket.socket) -> NoReturn:
+    """Become the requested step, or say why not."""
+    try:
+        _, spec_fd, output, error_output, *source = descriptors
+        spec = sandbox.SandboxSpec.from_json(json.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0)))
+        streams = (source[0] if source else None, output, error_output)
+        sandbox.become_step(spec, streams, lambda stubs: _send(channel, _ready(stubs)))
+    except BaseException as error:  # noqa: BLE001 - this process ends here, and the caller is told
+        _send(channel, _encode_error(error))
+    finally:
+        os._exit(_STATUS_OF_SETUP_ERROR)
+
+
+def _ready(stubs: list[Stub]) -> dict[str, Any]:
+    return {
+        "type": "ready",
+        "stubs": [{**dataclasses.asdict(stub), "path": stub.path.decode("latin-1")} for stub in stubs],
+    }
+
+
+def _send(channel: socket.socket, record: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # nobody waits for this step any more
+        channel.send(json.dumps(record).encode())
+
+
+def _encode_error(error: BaseException) -> dict[str, Any]:
+    match error:
+        case StepSetupError():
+            values = {"stage": error.stage, "reason": error.reason, "status": error.status, "hint": error.hint}
+        case KernelError():
+            values = {
+                "call": error.call,
+                "errno": error.errno,
+                "subject": error.subject,
+                "detail": error.detail,
+                "hint": error.hint,
+            }
+        case HostUnsupportedError():
+            values = {"feature": error.feature, "reason": error.reason, "hint": error.hint}
+        case OSError():
+            return _encode_error(
+                KernelError("set-up of the step", error.errno or 0, subject=os.fsdecode(error.filename or ""))
+            )
+        case _:
+            # No traceback: to show source lines, it would read files of the image by the names of ours.
+            where = error.__traceback__
+            while where is not None and where.tb_next is not None:
+                where = where.tb_next
+            place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
+            return {"type": "error", "class": "", "message": f"{type(error).__name__}: {error} at {place}"}
+    return {"type": "error", "class": type(error).__name__, **values}
+
+
+def _decode_error(record: Mapping[str, Any]) -> SandboxError:
+    values = {key: value for key, value in record.items() if key not in {"type", "class"}}
+    match record["class"]:
+        case "StepSetupError":
+            return StepSetupError(values["stage"], values["reason"], status=values["status"], hint=values["hint"])
+        case "KernelError":
+            return KernelError(
+                values["call"], values["errno"], subject=values["subject"], detail=values["detail"], hint=values["hint"]
+            )
+        case "HostUnsupportedError":
+            return HostUnsupportedError(values["feature"], values["reason"], hint=values["hint"])
+        case _:
+            return SandboxError(f"the set-up of the step failed: {values['message']}")

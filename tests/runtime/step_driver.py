@@ -1,0 +1,105 @@
+"""Run the steps that standard input describes inside a namespace, and print what came of them as JSON.
+
+A process of its own, because namespaces are entered before any thread exists, and a test runner may have some. Ends
+with status 4 and the reason if the host gives no namespace.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from runtime.errors import HostUnsupportedError, SandboxError
+from runtime.namespace import run_in_namespace
+
+DEFAULTS = {
+    "environ": [["PATH", "/bin"]],
+    "cwd": "/",
+    "user": "",
+    "hosts": "127.0.0.1 localhost\n",
+    "resolv_conf": "nameserver 192.0.2.1\n",
+    "hostname": "buildkitsandbox",
+    "network": "host",
+    "binds": [],
+    "layer_mounts": [],
+    "tmpfs": [],
+    "shm_size": 1 << 20,
+    "interactive": False,
+    "ulimits": [],
+}
+
+
+def run_request(request: dict) -> list[dict]:
+    """Run the steps of a request one after the other; called inside."""
+    from runtime.zygote import Zygote  # noqa: PLC0415 - as the builder does: only inside
+
+    with Zygote() as zygote:
+        return [run_one(zygote, request, index, dict(step)) for index, step in enumerate(request["steps"])]
+
+
+def run_one(zygote, request: dict, index: int, step: dict) -> dict:
+    """Run one step and return its status or error, its output, and what it left in the upper directory."""
+    from runtime.sandbox import SandboxSpec  # noqa: PLC0415
+    from runtime.stubs import remove_stubs  # noqa: PLC0415
+
+    scratch = Path(request["scratch"]) / f"step-{index}"
+    upper, work = scratch / "upper", scratch / "work"
+    upper.mkdir(parents=True)
+    work.mkdir()
+    lowers = step.pop("lowers", [request["image"]])
+    changes = {"upper": str(upper), "work": str(work)}
+    if step.pop("read_only", False):
+        changes = {"upper": None, "work": None}
+    keep = step.pop("keep_stubs", False)
+    text = step.pop("stdin", None)
+    spec = SandboxSpec.from_json({**DEFAULTS, "lowers": lowers, **changes, **step})
+    result: dict = {"status": None, "error": None}
+    with (scratch / "out").open("wb+") as out, (scratch / "err").open("wb+") as err:
+        source = None
+        if text is not None:
+            source, writer = os.pipe()
+            os.write(writer, text.encode())
+            os.close(writer)
+        try:
+            ended = zygote.run(spec, stdin=source, stdout=out.fileno(), stderr=err.fileno()).wait()
+            result["status"] = ended.status
+            if not keep:
+                remove_stubs(upper, ended.stubs)
+        except SandboxError as error:
+            result["error"] = {
+                "class": type(error).__name__,
+                "message": error.message,
+                "hint": error.hint,
+                "status": getattr(error, "status", None),
+                "stage": getattr(error, "stage", None),
+            }
+        out.seek(0)
+        err.seek(0)
+        result |= {"stdout": out.read().decode(), "stderr": err.read().decode()}
+    left = sorted(upper.rglob("*"))
+    result["left"] = [str(path.relative_to(upper)) for path in left]
+    result["owners"] = {str(p.relative_to(upper)): [p.lstat().st_uid, p.lstat().st_gid] for p in left}
+    shutil.rmtree(scratch)
+    return result
+
+
+def main() -> int:
+    """Read the request, enter the namespace, print the results."""
+    request = json.load(sys.stdin)
+
+    def body() -> int:
+        json.dump(run_request(request), sys.stdout)
+        return 0
+
+    try:
+        return run_in_namespace(body, single_id=request["single_id"])
+    except HostUnsupportedError as error:
+        sys.stderr.write(error.message)
+        return 4
+
+
+if __name__ == "__main__":
+    sys.exit(main())

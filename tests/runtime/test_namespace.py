@@ -1,0 +1,218 @@
+"""Entering the namespace: what is inside, what ends it, what is said when there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.namespace import HostFacts, explain_refusal
+from tests.runtime.conftest import driver_command, driver_environment
+
+FACTS = {
+    "seccomp": 0,
+    "userns_clone": None,
+    "apparmor_restriction": None,
+    "max_user_namespaces": "15000",
+    "is_root": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "facts", "reason", "hint"),
+    [
+        (errno.ENOSPC, {"max_user_namespaces": "0"}, "max_user_namespaces is 0", "max_user_namespaces=15000"),
+        (errno.ENOSPC, {}, "is used up", "max_user_namespaces=100000"),
+        (errno.EPERM, {"userns_clone": "0"}, "unprivileged_userns_clone is 0", "unprivileged_userns_clone=1"),
+        (errno.EACCES, {"apparmor_restriction": "1"}, "AppArmor", "apparmor_restrict_unprivileged_userns=0"),
+        (errno.EPERM, {"seccomp": 2}, "seccomp filter", "seccomp=unconfined"),
+        (errno.EPERM, {"seccomp": 2, "userns_clone": "0", "is_root": True}, "seccomp filter", "seccomp=unconfined"),
+        (errno.EINVAL, {}, "CONFIG_USER_NS", ""),
+        (errno.EPERM, {}, "security module", ""),
+    ],
+)
+def test_refusal_is_explained(number, facts, reason, hint):
+    """The cause is named, and one cure can be pasted."""
+    error = explain_refusal(number, HostFacts(**{**FACTS, **facts}))
+
+    assert reason in error.message
+    assert hint in (error.hint or "")
+    assert error.exit_code == 4
+
+
+def run_front(body: str) -> subprocess.Popen[str]:
+    """Start a front whose body is the given source."""
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    source = (
+        "import os, sys, signal, time\nfrom runtime.namespace import run_in_namespace\n"
+        "from runtime.errors import HostUnsupportedError\n"
+        f"def body():\n{lines}\n"
+        "try:\n    status = run_in_namespace(body)\n"
+        "except HostUnsupportedError as error:\n    print('unsupported', error.message)\n    status = 4\n"
+        "print('status', status, flush=True)\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", source],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=driver_environment(),
+    )
+
+
+def finish(front: subprocess.Popen[str]) -> list[str]:
+    """Return the lines that the front wrote, once it has ended."""
+    out, err = front.communicate(timeout=30)
+    if out.startswith("unsupported"):
+        pytest.skip(out.strip())
+    return [*out.splitlines(), *err.splitlines()]
+
+
+@pytest.mark.userns
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("return 7", 7),
+        ("return 256 + 3", 3),
+        ("raise SystemExit(9)", 9),
+        ("raise KeyboardInterrupt", 130),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)", 143),
+        ("import ctypes; ctypes.string_at(0)", 139),
+    ],
+    ids=["return", "byte", "exit", "interrupt", "own-signal", "crash"],
+)
+def test_status_of_the_body_is_returned(body, status):
+    """The front returns the status of the inner process, 128 + n for a signal."""
+    assert f"status {status}" in finish(run_front(body))
+
+
+@pytest.mark.userns
+def test_exception_in_the_body_is_shown_and_is_70():
+    """An exception is our bug: its traceback is printed."""
+    lines = finish(run_front("raise ValueError('oops')"))
+
+    assert "status 70" in lines
+    assert "ValueError: oops" in lines
+
+
+@pytest.mark.userns
+def test_inner_process_is_root_and_process_1():
+    """Inside, ids are 0, the pid is 1, and /proc/self is right."""
+    lines = finish(
+        run_front("print(os.getuid(), os.getgid(), os.getpid(), os.path.exists('/proc/self/status'))\nreturn 0")
+    )
+
+    assert lines[0] == "0 0 1 True"
+
+
+@pytest.mark.userns
+def test_output_before_is_not_written_twice():
+    """What was buffered when the namespace was entered appears once."""
+    front = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from runtime.namespace import run_in_namespace\nprint('before')\nrun_in_namespace(lambda: 0)",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=driver_environment(),
+    )
+
+    assert front.stdout.count("before") == 1
+
+
+@pytest.mark.userns
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131), (signal.SIGINT, 130)]
+)
+def test_signal_to_the_front_ends_the_inner_process(number, status):
+    """A signal that only the front got is passed on, and the status tells it."""
+    front = run_front("print('ready', flush=True)\ntime.sleep(30)\nreturn 0")
+    if front.stdout.readline() != "ready\n":
+        finish(front)
+
+    front.send_signal(number)
+
+    assert f"status {status}" in finish(front)
+
+
+@pytest.mark.userns
+def test_second_signal_kills_a_deaf_inner_process():
+    """An inner process that ignores TERM is killed by the second one."""
+    front = run_front("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(30)")
+    if front.stdout.readline() != "ready\n":
+        finish(front)
+
+    front.send_signal(signal.SIGTERM)
+    while front.poll() is None:
+        front.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            front.wait(timeout=0.05)
+
+    assert "status 137" in finish(front)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the pids of all processes below *pid*."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found, queue = [], [pid]
+    while queue:
+        parent = queue.pop()
+        below = [child for child, its in parents.items() if its == parent]
+        found += below
+        queue += below
+    return found
+
+
+@pytest.mark.userns
+def test_killing_the_front_leaves_no_process(tmp_path, image):
+    """When the front is killed, everything inside dies, however deep."""
+    scratch = tmp_path / "shared"
+    scratch.mkdir()
+    os.mkfifo(scratch / "up")
+    request = {
+        "image": str(image),
+        "scratch": str(tmp_path),
+        "single_id": False,
+        "steps": [
+            {
+                "args": ["/bin/sh", "-c", "sleep 300 & setsid sleep 300 & echo up > /shared/up; wait"],
+                "binds": [[str(scratch), "/shared", False]],
+            }
+        ],
+    }
+    front = subprocess.Popen(
+        driver_command(), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=driver_environment()
+    )
+    front.stdin.write(json.dumps(request))
+    front.stdin.close()
+    fifo = os.open(scratch / "up", os.O_RDONLY | os.O_NONBLOCK)
+    poller = select.poll()
+    poller.register(fifo, select.POLLIN)
+    if not poller.poll(20_000):
+        front.kill()
+        pytest.skip(front.stderr.read())
+    inside = {pid: os.pidfd_open(pid) for pid in descendants(front.pid)}
+
+    front.kill()
+    front.wait()
+
+    assert len(inside) >= 5  # inner process, zygote, shell, two sleeps
+    for pid, pidfd in inside.items():
+        assert select.select([pidfd], [], [], 10)[0], f"process {pid} is still there"
+    front.stderr.close()

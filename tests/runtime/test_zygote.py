@@ -1,0 +1,128 @@
+"""Many steps, killed steps, and a zygote that is gone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.runtime.conftest import driver_environment
+
+pytestmark = pytest.mark.userns
+
+PRELUDE = """
+import json, os, sys, threading
+from pathlib import Path
+from runtime.errors import HostUnsupportedError, SandboxError
+from runtime.namespace import run_in_namespace
+base, image = Path(sys.argv[1]), Path(sys.argv[2])
+def spec(name, *args, **values):
+    from runtime.sandbox import SandboxSpec
+    upper, work = base / name / 'u', base / name / 'w'
+    upper.mkdir(parents=True); work.mkdir()
+    return SandboxSpec(args=args, environ=(('PATH', '/bin'),), lowers=(image,), upper=upper, work=work, hosts=b'',
+                       resolv_conf=b'', **values)
+def inside():
+    from runtime.zygote import Zygote
+    with Zygote() as zygote:
+        body(zygote)
+    return 0
+"""
+END = """
+try:
+    sys.exit(run_in_namespace(inside))
+except HostUnsupportedError as error:
+    sys.exit('unsupported: ' + error.message)
+"""
+
+
+@pytest.fixture
+def run_body(tmp_path, image):
+    """Return a function that runs the source of `body(zygote)` inside and returns what it printed."""
+
+    def run(source: str) -> str:
+        lines = "\n".join(f"    {line}" for line in source.splitlines())
+        done = subprocess.run(
+            [sys.executable, "-c", f"{PRELUDE}\ndef body(zygote):\n{lines}\n{END}", str(tmp_path), str(image)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=driver_environment(),
+        )
+        if done.stderr.startswith("unsupported"):
+            pytest.skip(done.stderr.strip())
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_threads_run_steps_at_the_same_time(run_body):
+    """Steps started by several threads each report their own status."""
+    out = run_body("""
+statuses = {}
+def one(n):
+    statuses[n] = zygote.run(spec(f's{n}', 'sh', '-c', f'exit {n}'), stdout=1, stderr=2).wait().status
+threads = [threading.Thread(target=one, args=(n,)) for n in range(8)]
+[t.start() for t in threads]; [t.join() for t in threads]
+print(statuses == {n: n for n in range(8)})
+""")
+
+    assert out == "True\n"
+
+
+def test_killed_step_has_a_negative_status(run_body):
+    """A killed step ends with signal 9, and killing it again is harmless."""
+    out = run_body("""
+step = zygote.run(spec('k', 'sleep', '300'), stdout=1, stderr=2)
+step.kill(); print(step.wait().status); step.kill(); print(step.wait().status)
+""")
+
+    assert out == "-9\n-9\n"
+
+
+def test_step_result_counts_resources(run_body):
+    """Processor time and memory of the command are reported."""
+    out = run_body("""
+result = zygote.run(spec('r', 'sh', '-c', 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'), stdout=1, stderr=2).wait()
+print(result.user_seconds > 0, result.max_resident > 1 << 18)
+""")
+
+    assert out == "True True\n"
+
+
+def test_large_script_reaches_the_step(run_body):
+    """A command of a hundred kilobytes arrives whole."""
+    out = run_body("""
+zygote.run(spec('l', 'sh', '-c', 'echo $#; : ' + 'x' * 100_000, 'sh', 'a'), stdout=1, stderr=2).wait()
+""")
+
+    assert out == "1\n"
+
+
+def test_closing_kills_what_runs(run_body):
+    """A zygote that is closed takes its steps with it."""
+    out = run_body("""
+step = zygote.run(spec('c', 'sleep', '300'), stdout=1, stderr=2)
+zygote.close()
+try: step.wait()
+except SandboxError as error: print(error.message)
+try: zygote.run(spec('d', 'true'), stdout=1, stderr=2)
+except SandboxError as error: print(error.message)
+""")
+
+    assert out == "the process that starts steps has died\nthe process that starts steps is not running\n"
+
+
+def test_zygote_does_not_keep_descriptors(run_body):
+    """A pipe of the inner process ends when the inner process closes it, zygote or not."""
+    out = run_body("""
+reader, writer = os.pipe()
+step = zygote.run(spec('p', 'echo', 'hi'), stdout=writer, stderr=2)
+os.close(writer)
+print(open(reader).read(), step.wait().status)
+""")
+
+    assert out == "hi\n 0\n"
