@@ -304,7 +304,8 @@ def _drop_rights(user: users.ProcessUser) -> None:
     capabilities.limit_bounding_set(capabilities.DEFAULT_CAPABILITIES)
     try:
         with contextlib.suppress(PermissionError):  # a namespace with one group id cannot change groups
-            os.setgroups(user.groups)
+            # The primary group is among them, so that a directory closed to it stays closed (CVE-2022-36109).
+            os.setgroups(tuple(dict.fromkeys((user.gid, *user.groups))))
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
     except OSError as error:

@@ -18,6 +18,7 @@ def run_inside(store: Store, body: Callable[[Zygote], int]) -> int:
     one thread, and nothing of *store* in use.
     """
     from builder.cli.main import report_error  # noqa: PLC0415  main imports the verbs
+    from builder.cli.report import TerminatedError  # noqa: PLC0415  only here
     from runtime.namespace import run_in_namespace  # noqa: PLC0415  not for builds that are cached
     from runtime.zygote import Zygote  # noqa: PLC0415  as above
 
@@ -26,6 +27,8 @@ def run_inside(store: Store, body: Callable[[Zygote], int]) -> int:
             with Zygote() as zygote:
                 store.sweep()
                 return body(zygote)
+        except SystemExit:  # how the namespace ends its process on SIGTERM and the like
+            return report_error(TerminatedError())
         except BaseException as error:  # noqa: BLE001  the boundary of the process
             return report_error(error)
         finally:

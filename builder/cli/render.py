@@ -1,7 +1,7 @@
 """Renderers: what makes progress visible, and the choice of one.
 
 A renderer is opened before anything happens and closed after everything has. Between the two its `sink` takes events
-from any thread. Nothing is written by a background thread until `start`, so a process may fork before it.
+from any thread. A background thread writes between `start` and `pause`, so a process may fork outside of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ class Renderer(Protocol):
         ...
 
     def start(self) -> None:
-        """Begin to refresh by a thread of its own, where the renderer has one. After forks, at most once."""
+        """Begin to refresh by a thread of its own, where the renderer has one. Idempotent."""
+        ...
+
+    def pause(self) -> None:
+        """End that thread before a fork; `start` goes on in either process. Idempotent."""
         ...
 
     def close(self, error: BaseException | None = None) -> None:
@@ -49,6 +53,9 @@ class QuietRenderer:
         """Drop *event*."""
 
     def start(self) -> None:
+        """Do nothing."""
+
+    def pause(self) -> None:
         """Do nothing."""
 
     def close(self, error: BaseException | None = None) -> None:

@@ -42,6 +42,9 @@ class JsonRenderer:
     def start(self) -> None:
         """Do nothing: there is no thread."""
 
+    def pause(self) -> None:
+        """Do nothing: there is no thread."""
+
     def close(self, error: BaseException | None = None) -> None:
         """Write a canceled record for what is still open if *error* is given; idempotent."""
         with self._lock:

@@ -77,6 +77,7 @@ class PlainRenderer:
         self._first = True
         self._warnings: list[Warned] = []
         self._thread: threading.Thread | None = None
+        self._paused = False
         self._closed = False
         self._broken = False
 
@@ -90,8 +91,18 @@ class PlainRenderer:
         """Start the thread that brings steps in the background to light; without it they are shown at once."""
         with self._changed:
             if self._thread is None and not self._closed:
+                self._paused = False
                 self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
                 self._thread.start()
+
+    def pause(self) -> None:
+        """End that thread; what waits comes to light after the next `start`."""
+        with self._changed:
+            self._paused = True
+            self._changed.notify()
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
 
     def close(self, error: BaseException | None = None) -> None:
         """Write all that waits, then the warnings; steps still open are canceled if *error* is given."""
@@ -224,7 +235,7 @@ class PlainRenderer:
 
     def _watch(self) -> None:
         with self._changed:
-            while not self._closed:
+            while not (self._closed or self._paused):
                 oldest = min((vertex.waiting for vertex in self._vertices.values() if vertex.lines), default=None)
                 left = None if oldest is None else oldest + PATIENCE - self._clock()
                 if left is not None and left <= 0:

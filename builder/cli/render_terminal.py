@@ -112,7 +112,7 @@ class TerminalRenderer:
                 self._take(event)
 
     def start(self) -> None:
-        """Load rich and begin to draw. Only after forks: a thread is started."""
+        """Load rich and begin to draw by a thread of its own."""
         if self._live is not None or self._closed:
             return
         from rich.console import Console  # noqa: PLC0415  (60 ms that a fully cached build does not pay)
@@ -141,6 +141,17 @@ class TerminalRenderer:
         self._live.start(refresh=True)
         self._thread = threading.Thread(target=self._draw, args=(self._live,), name="progress", daemon=True)
         self._thread.start()
+
+    def pause(self) -> None:
+        """End the thread and clear the view, so that the process may fork; `start` goes on with all that was shown."""
+        if self._live is None or self._thread is None:
+            return
+        self._ended.set()
+        self._thread.join()
+        self._ended.clear()
+        self._live.transient = True
+        self._live.stop()
+        self._live = self._thread = None
 
     def close(self, error: BaseException | None = None) -> None:
         """Draw the last frame, show the cursor, and write the warnings. Idempotent."""

@@ -18,9 +18,12 @@ from builder.store import Store
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from builder.cli.environment import Environment
     from builder.request import BuildRequest
+    from registry.client import RegistryClient
+    from registry.transfer import ProgressSink
     from runtime.zygote import Zygote
 
 
@@ -35,10 +38,11 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
                 request,
                 store,
                 renderer.sink,
-                connect=partial(connect, environment, arguments.insecure_registry),
+                connect=partial(_connect, renderer, environment, arguments.insecure_registry),
                 now=_now,
             )
             needs_namespace = build.prepare()
+            renderer.pause()
         except BaseException as error:
             renderer.close(error)
             raise
@@ -46,6 +50,14 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             build.before_fork()
             return run_inside(store, lambda zygote: _finish(build, zygote, renderer, arguments, request))
         return _finish(build, None, renderer, arguments, request)
+
+
+def _connect(
+    renderer: Renderer, environment: Environment, insecure: Sequence[str], progress: ProgressSink
+) -> RegistryClient:
+    """Make a registry client, and have transfers shown from here on."""
+    renderer.start()
+    return connect(environment, insecure, progress)
 
 
 def _finish(

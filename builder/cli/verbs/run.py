@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 def run(arguments: argparse.Namespace, environment: Environment) -> int:
     """Run a command; its streams are ours, its status becomes the exit code."""
+    if arguments.tty and arguments.interactive and not environment.stdin_tty:
+        raise UsageError("the input device is not a TTY", hint="drop --tty where standard input is no terminal")
     platform = parse_platform_option(arguments.platform, environment) or host_platform()
     with Store(environment.root(arguments.root)) as store:
         image = _find_image(arguments, environment, store, platform)
@@ -49,7 +51,11 @@ def _run(store: Store, image: Image, specify: partial[SandboxSpec], zygote: Zygo
     active = store.snapshots.prepare(lowers)
     try:
         step = zygote.run(specify(lowers, active), stdin=0 if interactive else None, stdout=1, stderr=2)
-        status = step.wait().status
+        try:
+            status = step.wait().status
+        except BaseException:
+            step.kill()
+            raise
     finally:
         store.snapshots.discard(active)
     return status if status >= 0 else 128 - status
