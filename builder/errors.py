@@ -7,6 +7,7 @@
     ├── CopyError                      exit 1   a COPY, ADD or WORKDIR does not fit what the image has
     ├── ArchiveError                   exit 2   a tar of images that cannot be read
     ├── StepFailedError                exit 1   a RUN ended with a status that is not 0
+    ├── BaseImageError                 exit 3   the image of a FROM or --from cannot be had
     └── StoreError                     exit 5   the store is damaged or cannot be written
 
 Every error carries plain values; `message`, `hint`, `id` and `exit_code` are derived from them and `span` says where
@@ -74,6 +75,13 @@ class ArchiveError(BuildError):
     exit_code = 2
 
 
+ONE_OWNER_HINT = (
+    "you have no sub-ids, so files in a step can only belong to root; if that is why it failed: "
+    "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER"
+)
+"""Why chown and package managers fail where only one user id is mapped, and the cure."""
+
+
 class StepFailedError(BuildError):
     """A RUN ended with a status other than 0.
 
@@ -82,18 +90,39 @@ class StepFailedError(BuildError):
         status: the exit status, or the negative number of the signal that ended it.
         output: the last lines the step wrote, as bytes.
         name: the step's name as progress shows it, "[stage-0 2/3] RUN make"; empty if it has none.
+        one_owner: whether only one user id existed in the namespace, which may be why it failed.
     """
 
     id = "step.failed"
     exit_code = 1
 
-    def __init__(self, *, command: str, status: int, output: bytes, span: Span | None, name: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        command: str,
+        status: int,
+        output: bytes,
+        span: Span | None,
+        name: str = "",
+        one_owner: bool = False,
+    ) -> None:
         how = f"exit code: {status}" if status >= 0 else f"signal: {-status}"
-        super().__init__(f'process "{command}" did not complete successfully: {how}', span=span)
+        super().__init__(
+            f'process "{command}" did not complete successfully: {how}',
+            hint=ONE_OWNER_HINT if one_owner else None,
+            span=span,
+        )
         self.command = command
         self.status = status
         self.output = output
         self.name = name
+
+
+class BaseImageError(BuildError):
+    """The image that a FROM or `--from` names cannot be had from its registry."""
+
+    id = "image.unavailable"
+    exit_code = 3
 
 
 class StoreError(BuildError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from builder.cache.key import derive_key
 from builder.context.local import LocalContext
 from builder.dockerfile.stages import parse_dockerfile
-from builder.errors import UsageError
+from builder.errors import BaseImageError, UsageError
 from builder.events import EventSink, VertexCompleted, VertexStarted, VertexStatus, Warned
 from builder.image.assemble import assemble_image, layer_descriptor
 from builder.plan.convert import convert
@@ -20,7 +20,8 @@ from builder.request import BuildRequest, Output, OutputType
 from builder.solve.layer import LayerMaker
 from builder.solve.solver import Solver
 from builder.transfer import pull_image, push_image
-from registry.content.image import Image, load_image
+from registry.content.image import Image, load_image, missing_blobs
+from registry.errors import RegistryError
 
 if TYPE_CHECKING:
     from builder.plan.graph import Plan
@@ -106,19 +107,23 @@ class Build:
 
     def _resolve_image(self, reference: Reference, platform: Platform, span: Span | None) -> Image:
         """Find a base image: in the store, else in its registry, and then in the store."""
-        del span
         if not self._request.pull:
             found = self._find_stored(reference, platform)
             if found is not None:
                 return found
-        with self._exporting(f"[internal] load metadata for {reference}") as note:
-            return pull_image(self._store, reference, platform, self._connect(partial(_forward, note)))
+        try:
+            with self._exporting(f"[internal] load metadata for {reference}") as note:
+                return pull_image(self._store, reference, platform, self._connect(partial(_forward, note)))
+        except RegistryError as error:
+            raise BaseImageError(error.message, hint=error.hint, span=span) from error
 
     def _find_stored(self, reference: Reference, platform: Platform) -> Image | None:
         descriptor = self._store.layout.find(reference)
         if descriptor is None:
             return None
         image = load_image(self._store.blobs, descriptor, platform)
+        if missing_blobs(self._store.blobs, image.manifest.layers):
+            return None
         if not image.config.platform.matches(platform):
             self._sink(
                 Warned(

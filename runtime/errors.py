@@ -91,7 +91,7 @@ class IdNotMappedError(HostUnsupportedError):
     def __init__(self, entry: str, kind: str, number: int) -> None:
         file = f"/etc/sub{kind}"
         super().__init__(
-            f"{kind} {number}, to whom `{entry}` of a layer belongs",
+            f"{kind} {number}, to whom `/{entry}` of a layer belongs",
             f"the range of sub-{kind}s is too small or missing",
             hint=f"give this user at least {max(65536, number + 1)} ids in {file}",
         )

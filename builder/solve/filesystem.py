@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import StoreError
 from builder.image.assemble import Layer
+from registry.errors import ContentError
 from registry.oci.chain_id import chain_id
 from registry.oci.digest import Digest, digest_hex
 from registry.oci.media_types import layer_compression
@@ -30,6 +31,8 @@ FileSystem = tuple[Layer, ...]
 
 SMALL_FILE = 8 << 20
 """Longest file that is read whole out of a layer (passwd, group), in bytes."""
+
+READ_SIZE = 1 << 20
 
 
 class FileSystems:
@@ -139,11 +142,17 @@ class FileSystems:
         from registry.content.layer_stream import open_layer  # noqa: PLC0415  a build that is cached reads no layer
 
         descriptor = self.get_blob(diff_id)
-        with self._store.blobs.open_verified(descriptor.digest) as stored:
-            stream = open_layer(stored, media_type=descriptor.media_type)
-            yield stream
-            while stream.read(1 << 20):
-                pass  # the digest is only known to be right at the end
+        try:
+            with self._store.blobs.open_verified(descriptor.digest) as stored:
+                stream = open_layer(stored, media_type=descriptor.media_type)
+                yield stream
+                while stream.read(READ_SIZE):
+                    pass  # the digest is only known to be right at the end
+        except ContentError as error:
+            self._store.blobs.delete(descriptor.digest)
+            raise StoreError(
+                f"a stored layer was damaged and is removed, {error.message}", hint="build again: it is made or pulled anew"
+            ) from error
 
     def _read_file(self, layers: FileSystem, path: bytes) -> bytes | None:
         """Read a small file from the topmost layer that has it."""

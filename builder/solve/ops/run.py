@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from builder.errors import StepFailedError
 from builder.events import EventSink, VertexLog
 from runtime.errors import StepSetupError
+from runtime.idmap import current_id_map
 from runtime.layers.diff import write_changes
 from runtime.mounts import BindMount
 from runtime.sandbox import SandboxSpec, Ulimit
@@ -161,7 +162,12 @@ def _execute(
         os.close(err)
     if result.status != 0:
         raise StepFailedError(
-            command=command, status=result.status, output=b"\n".join(tail), span=vertex.span, name=vertex.name
+            command=command,
+            status=result.status,
+            output=b"\n".join(tail),
+            span=vertex.span,
+            name=vertex.name,
+            one_owner=current_id_map("uid").id_count == 1,
         )
     return result.stubs
 
