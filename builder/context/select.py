@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from builder.context.ignore import compile_patterns, translate_pattern
 from builder.context.walk import Filter, Found, SourceRoot, SourceTree, encode_path, find, shown, walk
 from builder.errors import ContextError, CopyError
-from builder.image.tree import resolve
+from builder.tree import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

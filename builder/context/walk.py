@@ -125,7 +125,7 @@ def walk(root: SourceRoot, path: bytes, *, filters: Sequence[Filter] = ()) -> li
 
 
 class SourceTree:
-    """A source root as a `builder.image.tree.Tree`: what ignore rules hide is not there.
+    """A source root as a `builder.tree.Tree`: what ignore rules hide is not there.
 
     Meant for single look-ups, such as the arguments of a COPY; `walk` lists directories.
 

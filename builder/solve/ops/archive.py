@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from builder.context.select import InlineFile
 from builder.context.walk import Opener, shown
 from builder.errors import ContextError, CopyError
-from builder.image.tree import resolve
 from builder.solve.ops.place import PlacedEntry, Placement
+from builder.tree import resolve
 from registry.errors import RegistryError
 from runtime.errors import LayerError
 from runtime.layers.entry import EntryKind
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from builder.context.select import Selected, Selection
     from builder.context.walk import SourceRoot
-    from builder.image.tree import Tree
     from builder.solve.ops.ownership import Mode, Owner
     from builder.source import Span
+    from builder.tree import Tree
     from runtime.layers.entry import Entry
     from runtime.layers.read import Member
 

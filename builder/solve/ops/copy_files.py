@@ -14,9 +14,9 @@ from builder.solve.ops.place import encode_destination, place_copy
 
 if TYPE_CHECKING:
     from builder.image.assemble import Layer
-    from builder.image.tree import Tree
     from builder.plan.graph import CopyFiles, Vertex
     from builder.solve.layer import LayerMaker
+    from builder.tree import Tree
 
 
 def select_from_stage(vertex: Vertex, op: CopyFiles, root_fd: int) -> Selection:

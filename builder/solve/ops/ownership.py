@@ -10,11 +10,11 @@ import stat
 from typing import TYPE_CHECKING
 
 from builder.errors import CopyError
-from builder.image.tree import resolve
+from builder.tree import resolve
 
 if TYPE_CHECKING:
-    from builder.image.tree import Tree
     from builder.source import Span
+    from builder.tree import Tree
 
 Owner = tuple[int, int]
 """uid and gid."""

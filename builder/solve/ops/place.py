@@ -18,7 +18,7 @@ from builder.context.digest import read_capability
 from builder.context.select import InlineFile
 from builder.context.walk import KINDS, Found, Opener, encode_path, shown
 from builder.errors import CopyError
-from builder.image.tree import OverlayTree, resolve
+from builder.tree import OverlayTree, resolve
 from runtime.errors import LayerError
 from runtime.layers.entry import Entry, EntryKind
 from runtime.layers.whiteouts import WHITEOUT_PREFIX
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from builder.context.select import Selected, Selection
     from builder.context.walk import SourceRoot
-    from builder.image.tree import Tree
     from builder.solve.ops.ownership import Mode, Owner
     from builder.source import Span
+    from builder.tree import Tree
     from runtime.layers.archive import ArchiveWriter
 
 

@@ -11,8 +11,8 @@ from builder.solve.ops.ownership import resolve_owner
 from builder.solve.ops.place import PlacedEntry, Placement
 
 if TYPE_CHECKING:
-    from builder.image.tree import Tree
     from builder.source import Span
+    from builder.tree import Tree
 
 
 def place_workdir(path: str, tree: Tree, *, user: str, now: int, span: Span | None = None) -> list[PlacedEntry]:

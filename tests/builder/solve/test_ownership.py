@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import CopyError
-from builder.image.tree import EmptyTree
 from builder.solve.ops.ownership import Mode, resolve_owner
+from builder.tree import EmptyTree
 from tests.fakes.tree import DictTree, symlink
 
 PASSWD = b"root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\nbroken:x:y:z\n"

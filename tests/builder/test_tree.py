@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import CopyError
-from builder.image.tree import EmptyTree, OverlayTree, resolve
+from builder.tree import EmptyTree, OverlayTree, resolve
 from runtime.layers.entry import EntryKind
 from tests.fakes.tree import DictTree, directory, file, symlink
 
