@@ -150,7 +150,9 @@ def test_proxy_arguments_reach_run_but_neither_key_nor_history():
 
 def test_only_stages_the_target_needs_are_planned():
     """A stage nobody copies from is not looked at, not even its base image."""
-    result = plan("FROM nowhere AS unused\nRUN false\nFROM scratch AS used\nCOPY a /\nFROM scratch\nCOPY --from=used / /")
+    result = plan(
+        "FROM nowhere AS unused\nRUN false\nFROM scratch AS used\nCOPY a /\nFROM scratch\nCOPY --from=used / /"
+    )
 
     assert [vertex.text for vertex in result.vertices()] == ["COPY a /", "COPY --from=used / /"]
 
@@ -221,7 +223,9 @@ def test_copy_from_an_image_is_planned_once():
 
 def test_equal_steps_are_one_vertex():
     """Two stages that say the same share their steps."""
-    result = plan("FROM scratch AS a\nRUN x\nFROM scratch AS b\nRUN x\nFROM scratch\nCOPY --from=a / /a\nCOPY --from=b / /b")
+    result = plan(
+        "FROM scratch AS a\nRUN x\nFROM scratch AS b\nRUN x\nFROM scratch\nCOPY --from=a / /a\nCOPY --from=b / /b"
+    )
 
     assert sum(isinstance(vertex.op, RunCommand) for vertex in result.vertices()) == 1
 
@@ -242,7 +246,11 @@ def test_step_names_count_the_steps_of_their_stage():
     [
         ("FROM scratch\nSTOPSIGNAL nope", "Invalid signal: nope", 2),
         ("ARG X\nFROM ${X}", "should not be blank", 2),
-        ("FROM scratch AS a\nCOPY --from=b x /\nFROM scratch AS b\nFROM a", "needs to be defined before current stage", 2),
+        (
+            "FROM scratch AS a\nCOPY --from=b x /\nFROM scratch AS b\nFROM a",
+            "needs to be defined before current stage",
+            2,
+        ),
         ("FROM scratch AS a\nCOPY --from=a x /", "needs to be defined before current stage", 2),
         ("FROM scratch\nCOPY --from=1 x /", "needs to be defined before current stage", 2),
         ("FROM scratch\nARG X\nCOPY --from=$X a /", "variable expansion is not supported for --from", 3),
