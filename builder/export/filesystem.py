@@ -7,15 +7,25 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from runtime.layers.apply import apply_layer
 from runtime.layers.archive import ArchiveWriter
 from runtime.layers.diff import write_changes
+from runtime.layers.entry import Entry, EntryKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+class _UserFiles(ArchiveWriter):
+    """Writes what a user may own: no other owners, no device nodes, no attributes that grant rights."""
+
+    def add(self, entry: Entry, content: int | bytes | BinaryIO | None = None) -> None:
+        """Write one entry, as the calling user's (0 inside the namespace), or leave it out."""
+        if entry.kind not in (EntryKind.CHARACTER, EntryKind.BLOCK):
+            super().add(entry._replace(uid=0, gid=0, xattrs=()), content)
 
 
 def write_tar(view: Path, write: Callable[[bytes], object]) -> None:
@@ -25,9 +35,7 @@ def write_tar(view: Path, write: Callable[[bytes], object]) -> None:
         view: where it is mounted.
         write: takes the tar's bytes.
     """
-    writer = ArchiveWriter(write)
-    write_changes(view, (), writer)
-    writer.finish()
+    _write_view(view, ArchiveWriter(write))
 
 
 def write_directory(view: Path, destination: Path) -> None:
@@ -42,7 +50,7 @@ def write_directory(view: Path, destination: Path) -> None:
     def produce() -> None:
         try:
             with os.fdopen(write_end, "wb", buffering=1 << 20) as pipe:
-                write_tar(view, pipe.write)
+                _write_view(view, _UserFiles(pipe.write))
         except BrokenPipeError:
             pass  # the reader failed and says why
         except BaseException as error:  # noqa: BLE001  carried over to the thread that waits
@@ -52,8 +60,13 @@ def write_directory(view: Path, destination: Path) -> None:
     producer.start()
     try:
         with os.fdopen(read_end, "rb", buffering=1 << 20) as pipe:
-            apply_layer(pipe, destination, owner=False)
+            apply_layer(pipe, destination)
     finally:
         producer.join()
     if failure:
         raise failure[0]
+
+
+def _write_view(view: Path, writer: ArchiveWriter) -> None:
+    write_changes(view, (), writer)
+    writer.finish()

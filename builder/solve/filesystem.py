@@ -151,7 +151,8 @@ class FileSystems:
         except ContentError as error:
             self._store.blobs.delete(descriptor.digest)
             raise StoreError(
-                f"a stored layer was damaged and is removed, {error.message}", hint="build again: it is made or pulled anew"
+                f"a stored layer was damaged and is removed, {error.message}",
+                hint="build again: it is made or pulled anew",
             ) from error
 
     def _read_file(self, layers: FileSystem, path: bytes) -> bytes | None:

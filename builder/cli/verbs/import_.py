@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from builder.cli.arguments import parse_platform_option
 from builder.errors import UsageError
@@ -73,7 +73,7 @@ def _store_layer(store: Store, file: BinaryIO) -> LayerBlob:
     """Store the archive as a layer, byte by byte as it is once decompressed, and index its tree on the way."""
     entries: list[Entry] = []
     with LayerSink(store.blobs.writer(), Compression()) as sink:
-        stream = _Tee(open_archive(file), sink)
+        stream = cast("BinaryIO", _Tee(open_archive(file), sink))  # readers of archives only call `read`
         entries.extend(member.entry for member in read_archive(stream))
         while stream.read(READ_SIZE):
             pass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from builder.cli.arguments import parse_hosts, parse_network, parse_platform_option, parse_shm_size, parse_ulimits
 from builder.cli.inside import run_inside
+from builder.cli.main import report_error
 from builder.cli.registries import connect
 from builder.errors import UsageError
 from builder.image.assemble import Layer
@@ -19,6 +20,7 @@ from builder.transfer import pull_image
 from registry.content.image import Image, load_image
 from registry.oci.platform import Platform, host_platform
 from registry.oci.reference import parse_reference
+from runtime.errors import StepSetupError
 from runtime.mounts import BindMount
 from runtime.sandbox import SandboxSpec, Ulimit
 
@@ -53,6 +55,9 @@ def _run(store: Store, image: Image, specify: partial[SandboxSpec], zygote: Zygo
         step = zygote.run(specify(lowers, active), stdin=0 if interactive else None, stdout=1, stderr=2)
         try:
             status = step.wait().status
+        except StepSetupError as error:
+            report_error(error)
+            return error.status
         except BaseException:
             step.kill()
             raise
