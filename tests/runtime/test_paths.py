@@ -52,6 +52,7 @@ def tree(tmp_path):
 
 
 def content_of(fd: int) -> str:
+    """Return the text of an open file and close it."""
     with open(fd) as file:
         return file.read()
 

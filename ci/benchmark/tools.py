@@ -1,0 +1,109 @@
+"""The builders that are measured, each reduced to what the measurement does with it.
+
+A tool keeps all it has in one folder. `prepare` empties it and puts the base images in; a build after that is *cold*:
+nothing is cached but the bases. The same build again is *warm*.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Protocol
+
+from benchmark.measure import Command, run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+TAG = "localhost/measured:1"
+
+
+class Tool(Protocol):
+    """One builder."""
+
+    name: str
+
+    def prepare(self, bases: Mapping[str, Path]) -> None:
+        """Forget everything but the base images, given as name to archive of a root file system."""
+
+    def build(self, context: Path) -> Command:
+        """Return the command that builds the context into an image."""
+
+    def start(self) -> Command:
+        """Return the command that does nothing but start."""
+
+
+class PybuildTool:
+    """The project, as it is on the path."""
+
+    name = "pybuild"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "pybuild"
+        self.env = {**os.environ, "PYBUILD_ROOT": str(self.folder)}
+
+    def prepare(self, bases: Mapping[str, Path]) -> None:
+        """Empty the root and import the bases."""
+        remove_as_namespace_root(self.folder)
+        for name, archive in bases.items():
+            run(self._command("import", str(archive), name))
+
+    def build(self, context: Path) -> Command:
+        """Build into the root's image layout, as users do by default."""
+        return self._command("build", "--context", str(context), "--tag", TAG)
+
+    def start(self) -> Command:
+        """Ask for the version."""
+        return self._command("--version")
+
+    def _command(self, *args: str) -> Command:
+        return Command(args=("pybuild", *args), env=self.env)
+
+
+class BuildahTool:
+    """Debian's buildah, in the mode that runs most widely: chroot isolation, layers cached."""
+
+    name = "buildah"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "buildah"
+
+    def prepare(self, bases: Mapping[str, Path]) -> None:
+        """Empty the storage and commit each base from nothing."""
+        remove_as_namespace_root(self.folder)
+        for number, (name, archive) in enumerate(bases.items()):
+            container = f"base-{number}"
+            run(self._command("from", "--name", container, "scratch"))
+            run(self._command("add", container, str(archive), "/"))
+            run(self._command("commit", "--rm", container, name))
+
+    def build(self, context: Path) -> Command:
+        """Build into the storage."""
+        return self._command(
+            "build", "--isolation", "chroot", "--layers", "--pull-never", "--jobs", str(os.cpu_count() or 1), "--tag", TAG, str(context)
+        )  # fmt: skip
+
+    def start(self) -> Command:
+        """Ask for the version."""
+        return self._command("--version")
+
+    def _command(self, verb: str, *args: str) -> Command:
+        storage = ("--root", str(self.folder / "storage"), "--runroot", str(self.folder / "run"))
+        return Command(args=("buildah", *storage, verb, *args), env=dict(os.environ))
+
+
+def find_tools(folder: Path) -> list[Tool]:
+    """Return the project and whatever else is installed."""
+    tools: list[Tool] = [PybuildTool(folder)]
+    if shutil.which("buildah"):
+        tools.append(BuildahTool(folder))
+    return tools
+
+
+def remove_as_namespace_root(folder: Path) -> None:
+    """Remove a folder in which sub-ids own files."""
+    if folder.exists():
+        mapped = () if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", "--map-auto")
+        subprocess.run([*mapped, "rm", "-rf", "--", str(folder)], check=True)

@@ -1,0 +1,107 @@
+"""Pull and push against Debian's docker-registry on loopback, open and with passwords."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fakes.docker_registry import run_docker_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.e2e.command import Pybuild
+
+pytestmark = pytest.mark.registry
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """Return `host:port` of a registry that takes anything from anyone."""
+    with run_docker_registry(tmp_path) as address:
+        yield address
+
+
+@pytest.fixture
+def guarded_registry(tmp_path: Path) -> Iterator[str]:
+    """Return `host:port` of a registry that knows one user."""
+    with run_docker_registry(tmp_path, users={"alice": "wonderland"}) as address:
+        yield address
+
+
+def test_pushed_image_can_be_pulled_elsewhere(with_busybox: Pybuild, registry: str) -> None:
+    """An image pushed from one root and pulled into another has the same digests."""
+    name = f"{registry}/team/app:1"
+    with_busybox("tag", "busybox", name)
+
+    with_busybox("push", name)
+    with_busybox("pull", "--root", "another", name)
+
+    here, there = (json.loads(with_busybox("inspect", "--root", root, name).out)[0] for root in ("root", "another"))
+    assert there["Id"] == here["Id"]
+    assert there["Descriptor"]["digest"] == here["Descriptor"]["digest"]
+
+
+@pytest.mark.userns
+def test_base_image_is_pulled_by_a_build(with_busybox: Pybuild, registry: str) -> None:
+    """FROM a registry's image pulls it, and `--push` puts the result there."""
+    pybuild = with_busybox
+    base, result = f"{registry}/base:1", f"{registry}/result:1"
+    pybuild("tag", "busybox", base)
+    pybuild("push", base)
+    dockerfile = f"FROM {base}\nRUN echo made > /srv/made\n"
+
+    pybuild("build", "--root", "another", "--tag", result, "--push", pybuild.context({"Dockerfile": dockerfile}))
+
+    assert pybuild("run", "--root", "third", result, "cat", "/srv/made").out == "made\n"
+
+
+@pytest.mark.skopeo
+def test_skopeo_reads_what_was_pushed(with_busybox: Pybuild, registry: str) -> None:
+    """The registry hands skopeo the manifest we pushed."""
+    name = f"{registry}/app:1"
+    with_busybox("tag", "busybox", name)
+    with_busybox("push", name)
+
+    seen = json.loads(with_busybox.run_other("skopeo", "inspect", "--tls-verify=false", f"docker://{name}").out)
+
+    assert seen["Digest"] == json.loads(with_busybox("inspect", name).out)[0]["Descriptor"]["digest"]
+
+
+def test_login_opens_a_guarded_registry(with_busybox: Pybuild, guarded_registry: str) -> None:
+    """Without credentials a push is refused; after `login` it works; after `logout` it is refused again."""
+    name = f"{guarded_registry}/app:1"
+    with_busybox("tag", "busybox", name)
+    refused = with_busybox("push", name, status=3)
+
+    with_busybox("login", "--username", "alice", "--password-stdin", guarded_registry, stdin=b"wonderland\n")
+    with_busybox("push", name)
+    with_busybox("logout", guarded_registry)
+
+    assert "denied" in refused.err
+    assert guarded_registry in refused.err
+    with_busybox("pull", "--root", "another", name, status=3)
+
+
+def test_wrong_password_is_refused_and_not_shown(pybuild: Pybuild, guarded_registry: str) -> None:
+    """`login` with a wrong password fails, stores nothing and prints nothing of it."""
+    done = pybuild(
+        "login", "--username", "alice", "--password-stdin", guarded_registry, stdin=b"looking-glass\n", status=3
+    )
+
+    assert "denied" in done.err
+    assert "Traceback" not in done.err
+    assert "looking-glass" not in done.out + done.err
+    stored = [path for path in pybuild.folder.rglob("*.json") if guarded_registry in path.read_text()]
+    assert stored == []
+
+
+def test_name_that_the_registry_does_not_know_is_explained(pybuild: Pybuild, registry: str) -> None:
+    """A pull of an unknown name says what is not where."""
+    done = pybuild("pull", f"{registry}/nothing:1", status=3)
+
+    assert f"not found on {registry}" in done.err
+    assert "Traceback" not in done.err
