@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class DictTree:
-    """A `builder.image.tree.Tree` of entries given by hand; parents that are not given are directories 0755 0:0."""
+    """A `builder.tree.Tree` of entries given by hand; parents that are not given are directories 0755 0:0."""
 
     def __init__(self, *entries: Entry, contents: Mapping[bytes, bytes] | None = None) -> None:
         self.entries: dict[bytes, Entry] = {b"": directory(b"")}

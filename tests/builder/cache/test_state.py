@@ -63,9 +63,14 @@ def test_damaged_database_is_set_aside_and_begun_anew(tmp_path):
 
 def test_error_inside_a_write_leaves_nothing(state):
     """A transaction that fails is rolled back."""
-    with pytest.raises(RuntimeError, match="stop"), state.writing() as connection:
-        connection.execute("INSERT INTO origin VALUES('d', 'r')")
-        raise RuntimeError("stop")
+
+    def fail():
+        with state.writing() as connection:
+            connection.execute("INSERT INTO origin VALUES('d', 'r')")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
 
     assert state.find_origins([digest_of(b"d")]) == {digest_of(b"d"): ()}
 

@@ -143,7 +143,7 @@ def test_proxy_arguments_reach_run_but_neither_key_nor_history():
     proxied = plan("FROM scratch\nRUN x", build_args={"http_proxy": "http://user:secret@host"})
     op = proxied.vertex.op
 
-    assert dict(op.hidden_environ) == {name: "http://user:secret@host" for name in ("HTTP_PROXY", "http_proxy")}
+    assert dict(op.hidden_environ) == dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://user:secret@host")
     assert op.ingredients() == plain.vertex.op.ingredients()
     assert "secret" not in str(proxied.history[-1].created_by)
 

@@ -1,0 +1,1 @@
+"""Layers as tar streams: writing, reading, applying, reading changes from an overlay."""

@@ -1,0 +1,1 @@
+"""Snapshots: file system states on overlayfs."""
