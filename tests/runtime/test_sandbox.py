@@ -85,7 +85,7 @@ def test_user_step_holds_no_capability(run_steps):
     lines = step["stdout"].splitlines()
     assert {"CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapBnd:\t00000000a80425fb"} <= set(lines)
     assert "Uid:\t1000\t1000\t1000\t1000" in lines
-    assert "Groups:\t10 999 1000 " in lines
+    assert "Groups:\t10 999 1001 " in lines
 
 
 def test_root_step_has_no_groups_of_the_host(run_step):
