@@ -19,6 +19,7 @@ import os
 import secrets
 import time
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from builder.cache.state import State
@@ -26,12 +27,15 @@ from builder.errors import StoreError
 from builder.image.layer_index import LayerIndex
 from registry.content.layout import ImageLayout
 from registry.content.local import LocalBlobStore
+from runtime.paths import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from runtime.snapshots.overlay import Snapshots
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Names the present boot. Source: proc(5)."""
 
 LOCK_NAME = ".lock"
 _UNLOCKED_GRACE = 3600.0
@@ -82,7 +86,7 @@ class Store:
         """Close the database and remove this process's unfinished work. Idempotent."""
         self.state.close()
         if self._lock >= 0:
-            remove_tree(self.temporary)
+            remove_folder(self.temporary)
             os.close(self._lock)
             os.close(self._use)
             self._lock = -1
@@ -102,16 +106,33 @@ class Store:
             fcntl.flock(self._use, fcntl.LOCK_SH)
 
     def sweep(self) -> None:
-        """Remove the unfinished work of processes that are gone.
+        """Remove the unfinished work of processes that are gone, and snapshots that a crash may have torn.
 
         Some of it belongs to sub-ids, so this works fully only inside the namespace; what cannot be removed stays
         for the next one who can.
         """
+        self._drop_snapshots_of_other_boots()
         folder = self.root / "tmp"
         for name in os.listdir(folder):
             path = folder / name
             if path != self.temporary and _is_abandoned(path):
-                remove_tree(path)
+                remove_folder(path)
+
+    def _drop_snapshots_of_other_boots(self) -> None:
+        """Remove snapshots unless this boot made them: they are not synced, and can be made again from blobs."""
+        try:
+            boot = BOOT_ID.read_bytes()
+        except OSError:
+            return
+        with open(self.root / "snapshots" / ".boot", "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            if file.read() == boot:
+                return
+            for name in self.snapshots.names():
+                self.snapshots.remove(name)
+            file.truncate(0)
+            file.write(boot)
 
     def __enter__(self) -> Self:
         return self
@@ -151,17 +172,11 @@ def _is_abandoned(path: Path) -> bool:
     return True
 
 
-def remove_tree(path: Path) -> None:
+def remove_folder(path: Path) -> None:
     """Remove a folder and all below it, as far as this process may; what is missing already is no error."""
-    import shutil  # noqa: PLC0415  most commands remove nothing
-
-    def make_reachable(function: Callable[..., object], failed: str, _: object) -> None:
+    parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
         with contextlib.suppress(OSError):
-            os.chmod(os.path.dirname(failed), 0o700)
-            if function in (os.unlink, os.rmdir):
-                function(failed)
-            else:
-                os.chmod(failed, 0o700)
-                shutil.rmtree(failed, ignore_errors=True)
-
-    shutil.rmtree(path, onerror=make_reachable)
+            remove_tree(parent, os.fsencode(path.name))
+    finally:
+        os.close(parent)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.layers.entry import Entry, EntryKind
+from runtime.layers.whiteouts import OPAQUE_NAME, WHITEOUT_PREFIX
 
 if TYPE_CHECKING:
     import sqlite3
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
     from builder.cache.state import State
     from registry.oci.digest import Digest
-
-WHITEOUT_PREFIX = b".wh."
-OPAQUE_MARKER = b".wh..wh..opq"
 
 _KINDS = tuple(EntryKind)
 _KIND_CODES = {kind: code for code, kind in enumerate(_KINDS)}
@@ -178,7 +176,7 @@ def _rows(entries: Iterable[Entry]) -> dict[tuple[bytes, bytes], _Row]:
         parent, _, name = path.rpartition(b"/")
         if parent not in folders:
             _add_implicit(rows, folders, parent)
-        if name == OPAQUE_MARKER:
+        if name == OPAQUE_NAME:
             rows[parent, b""] = (_OPAQUE, 0, 0, 0, 0, 0, b"")
         elif name.startswith(WHITEOUT_PREFIX):
             hidden = name[len(WHITEOUT_PREFIX) :]

@@ -145,13 +145,13 @@ class Fields:
         return {key: item or "" for key, item in value.items()}
 
     def take_names(self, name: str) -> tuple[str, ...]:
-        """Take a set, which Go writes as an object of empty objects; an array of strings is taken as well."""
+        """Take a set, sorted, which Go writes as an object of empty objects; an array of strings is taken as well."""
         if isinstance(self._values.get(name), list):
-            return self.take_texts(name) or ()
+            return tuple(sorted(set(self.take_texts(name) or ())))
         value = self._values.pop(name, {})
         if not isinstance(value, dict):
             raise self.error(name, f"expected an object, found {_kind(value)}")
-        return tuple(value)
+        return tuple(sorted(value))
 
     def take_digest(self, name: str) -> Digest:
         """Take a digest that must be there."""

@@ -178,3 +178,8 @@ def test_image_config_of_any_json_is_read_or_refused_with_its_own_error(value: d
         return
 
     assert ImageConfig.from_bytes(config.to_bytes(), subject="x") == config
+
+
+def test_image_config_volumes_in_an_array_are_a_set() -> None:
+    """A volume that some tool listed twice, in whatever order, is one."""
+    assert read({"config": {"Volumes": ["/b", "/a", "/b"]}}).volumes == ("/a", "/b")

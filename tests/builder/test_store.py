@@ -1,0 +1,108 @@
+"""The store: who lives in it, what is swept, what keeps others out."""
+
+import os
+
+import pytest
+
+from builder.cache.state import Record
+from builder.collect import choose_records
+from builder.errors import StoreError
+from builder.store import BOOT_ID, Store
+from registry.oci.digest import digest_of
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Give an open store."""
+    with Store(tmp_path / "root") as opened:
+        yield opened
+
+
+def test_sweep_removes_what_the_dead_left_and_spares_the_living(store):
+    """A folder whose owner holds its lock stays, one without owner goes."""
+    abandoned = store.root / "tmp" / "1-dead"
+    abandoned.mkdir()
+    (abandoned / ".lock").touch()
+    (abandoned / "half").write_text("x")
+    with Store(store.root) as other:
+        store.sweep()
+
+        assert not abandoned.exists()
+        assert other.temporary.is_dir()
+        assert store.temporary.is_dir()
+
+
+def test_sweep_drops_snapshots_of_another_boot(store):
+    """Snapshots are not synced, so those of another boot are made again; those of this one stay."""
+    store.sweep()
+    (store.root / "snapshots" / "made-now").mkdir()
+    store.sweep()
+    kept = store.snapshots.names()
+    (store.root / "snapshots" / ".boot").write_text("another boot")
+    store.sweep()
+
+    assert kept == ("made-now",)
+    assert store.snapshots.names() == ()
+    assert (store.root / "snapshots" / ".boot").read_bytes() == BOOT_ID.read_bytes()
+
+
+def test_close_leaves_nothing_unfinished(tmp_path):
+    """The folder of a process goes with it, also when something in it cannot be entered."""
+    store = Store(tmp_path / "root")
+    closed = store.temporary / "closed"
+    closed.mkdir()
+    (closed / "file").touch()
+    closed.chmod(0)
+    store.close()
+
+    assert list((tmp_path / "root" / "tmp").iterdir()) == []
+
+
+def test_store_is_exclusive_only_while_nobody_else_is_in(store):
+    """Deleting waits until other processes have left."""
+    with store.exclusive() as alone:
+        assert alone
+    with Store(store.root), store.exclusive() as alone:
+        assert not alone
+    with store.exclusive() as alone:
+        assert alone
+
+
+def test_root_that_cannot_be_made_is_refused_with_its_name(tmp_path):
+    """A file in the way is named, with what to do."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StoreError, match="store cannot be used") as caught:
+        Store(tmp_path / "file" / "root")
+
+    assert "--root" in str(caught.value.hint)
+
+
+def test_records_are_chosen_least_recently_used_first():
+    """Records go until what is left fits, and a layer counts as long as one record has it."""
+    layers = [digest_of(bytes([number])) for number in range(3)]
+    owners = [layers[0], layers[1], layers[0], layers[2]]
+    records = [
+        (Record(key=str(number), diff_id=owner, created="", name="", ingredients=()), float(number))
+        for number, owner in enumerate(owners)
+    ]
+    sizes = dict.fromkeys(layers, 10)
+
+    assert choose_records(records, sizes, used_before=float("inf"), keep_storage=20) == ["0", "1"]
+    assert choose_records(records, sizes, used_before=2.0, keep_storage=0) == ["0", "1"]
+    assert choose_records(records, sizes, used_before=float("inf"), keep_storage=100) == []
+
+
+def test_descriptors_of_the_store_are_not_inherited(store):
+    """A step or credential helper gets none of the store's descriptors."""
+    opened = [fd for fd in os.listdir("/proc/self/fd") if _points_into(fd, str(store.root))]
+
+    assert opened
+    assert not any(os.get_inheritable(int(fd)) for fd in opened)
+
+
+def _points_into(fd: str, folder: str) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").startswith(folder)
+    except OSError:
+        return False
