@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from registry.content.store import BlobStore
+    from registry.download import Downloaded
     from registry.hosts import RegistrySettings
     from registry.oci.descriptor import Descriptor
     from registry.oci.digest import Digest
@@ -129,13 +130,14 @@ class RegistryClient:
         """
         return self._from_first(reference, lambda repository: repository.get_manifest(_remote_name(reference)))
 
-    def pull(self, reference: Reference, platform: Platform | None, store: BlobStore) -> Image:
+    def pull(self, reference: Reference, platform: Platform | None, store: BlobStore, *, layers: bool = True) -> Image:
         """Put the image of one platform into a store and return it; `descriptor` names the platform's manifest.
 
         Args:
             reference: its digest wins over its tag.
             platform: what to choose from an index, the machine's own if None.
             store: what it has already is not fetched; what was fetched whole stays, also after a failure.
+            layers: False leaves the layers where they are, for a look at the config.
 
         Raises:
             NotFoundError: the registry does not have it.
@@ -145,7 +147,7 @@ class RegistryClient:
         """
 
         def work(repository: Repository) -> Image:
-            return pull_image(repository, _remote_name(reference), platform, store, self._tell)
+            return pull_image(repository, _remote_name(reference), platform, store, self._tell, layers=layers)
 
         return self._from_first(reference, work)
 
@@ -213,6 +215,37 @@ class RegistryClient:
                 error.hint = "check user name and password; some registries want an access token instead"
                 raise
 
+    def download(
+        self, url: str, store: BlobStore, *, etag: str = "", modified: str = "", limit: int | None = None
+    ) -> Downloaded | None:
+        """Fetch the body of an ordinary address into a store; None if it still has these validators.
+
+        Args:
+            url: http or https; credentials in it are used.
+            store: takes the body.
+            etag: what the server said when it was asked last, empty if it said nothing.
+            modified: its Last-Modified, as *etag*.
+            limit: bytes that the body may have at most.
+
+        Raises:
+            DownloadError: it cannot be had.
+            StoreFullError: no space is left.
+        """
+        from registry.download import download  # noqa: PLC0415  (registries alone do not need it)
+
+        with self._cancellation() as cancellation:
+            return download(
+                url,
+                store,
+                transport=self._transport,
+                pacing=self._pacing,
+                cancellation=cancellation,
+                progress=self._tell,
+                etag=etag,
+                modified=modified,
+                limit=limit,
+            )
+
     def cancel(self) -> None:
         """Make all calls that run in other threads fail soon with TransferCancelledError."""
         with self._lock:
@@ -244,18 +277,24 @@ class RegistryClient:
 
     @contextmanager
     def _open(self, endpoint: Endpoint, authenticator: Authenticator) -> Iterator[Repository]:
+        with self._cancellation() as cancellation:
+            connection = Connection(
+                endpoint,
+                transport=self._transport,
+                authenticator=authenticator,
+                pacing=self._pacing,
+                cancellation=cancellation,
+            )
+            yield Repository(connection)
+
+    @contextmanager
+    def _cancellation(self) -> Iterator[Cancellation]:
+        """Give a cancellation that `cancel` reaches for the time of the block."""
         cancellation = Cancellation()
-        connection = Connection(
-            endpoint,
-            transport=self._transport,
-            authenticator=authenticator,
-            pacing=self._pacing,
-            cancellation=cancellation,
-        )
         with self._lock:
             self._running.add(cancellation)
         try:
-            yield Repository(connection)
+            yield cancellation
         finally:
             with self._lock:
                 self._running.discard(cancellation)

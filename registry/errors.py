@@ -24,6 +24,7 @@
     ├── AccessDeniedError              exit 3   401 and 403
     ├── NotFoundError                  exit 3   404: manifest or blob unknown
     ├── RateLimitedError               exit 3   429 with a wait that is too long to sit out
+    ├── DownloadError                  exit 3   the body of an ordinary address cannot be had
     └── ProtocolError                  exit 3   any other answer that the distribution specification does not foresee
 
 Classes carry plain values; `message`, `hint`, `id` and `exit_code` are derived. Tokens and passwords never enter one.
@@ -360,3 +361,19 @@ class ProtocolError(RegistryError):
         self.subject = subject
         self.status = status
         self.detail = detail
+
+
+class DownloadError(RegistryError):
+    """The body of an ordinary address cannot be had.
+
+    Args:
+        url: the address without user, password and query.
+        cause: why not, in words.
+    """
+
+    id = "download.failed"
+
+    def __init__(self, url: str, cause: str, *, hint: str | None = None) -> None:
+        super().__init__(f"download failed, {cause}: `{url}`", hint=hint)
+        self.url = url
+        self.cause = cause

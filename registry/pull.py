@@ -56,7 +56,13 @@ def choose_remote(repository: Repository, fetched: FetchedManifest, platform: Pl
 
 
 def pull_image(
-    repository: Repository, name: str, platform: Platform | None, store: BlobStore, progress: ProgressSink
+    repository: Repository,
+    name: str,
+    platform: Platform | None,
+    store: BlobStore,
+    progress: ProgressSink,
+    *,
+    layers: bool = True,
 ) -> Image:
     """Pull the image of one platform into a store and return it, checked.
 
@@ -66,6 +72,7 @@ def pull_image(
         platform: what to choose from an index, the machine's own if None.
         store: gets config, layers and manifest.
         progress: is told.
+        layers: False leaves them where they are, for a look at the config.
 
     Raises:
         RegistryError: as `Repository` says; what was pulled whole by then stays in the store.
@@ -75,7 +82,7 @@ def pull_image(
     assert isinstance(manifest, Manifest)  # noqa: S101  (choose_remote ends with one)
     if manifest.config.size > MAX_DOCUMENT_SIZE:
         raise BlobTooLargeError(manifest.config.digest, size=manifest.config.size, limit=MAX_DOCUMENT_SIZE)
-    unique = {blob.digest: blob for blob in (manifest.config, *manifest.layers)}
+    unique = {blob.digest: blob for blob in (manifest.config, *(manifest.layers if layers else ()))}
     run_parallel(
         [partial(_pull_blob, repository, blob, store, progress) for blob in unique.values()],
         workers=PARALLEL_BLOBS,

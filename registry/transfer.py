@@ -23,9 +23,12 @@ PROGRESS_STEP: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferProgress:
-    """How far one blob is: *current* of *total* bytes. `mount` and `exists` are told once, when nothing need be sent."""
+    """How far one blob is, or a download that is named by its address: *current* of *total* bytes.
 
-    digest: Digest
+    `mount` and `exists` are told once, when nothing need be sent.
+    """
+
+    digest: Digest | str
     action: Literal["pull", "push", "mount", "exists"]
     current: int
     total: int

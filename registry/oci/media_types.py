@@ -69,6 +69,12 @@ _OCI_LAYER_OF: Final[dict[CompressionKind, str]] = {
     "zstd": OCI_LAYER_ZSTD,
 }
 
+_DOCKER_LAYER_OF: Final[dict[CompressionKind, str]] = {
+    "uncompressed": DOCKER_LAYER,
+    "gzip": DOCKER_LAYER_GZIP,
+    "zstd": DOCKER_LAYER_ZSTD,
+}
+
 ACCEPTED_MANIFESTS: Final = (OCI_INDEX, OCI_MANIFEST, DOCKER_MANIFEST_LIST, DOCKER_MANIFEST)
 """What a manifest request asks a registry for, most wanted first."""
 
@@ -111,3 +117,8 @@ def layer_compression(media_type: str) -> CompressionKind | None:
 def oci_layer_media_type(compression: CompressionKind) -> str:
     """Return OCI's media type of a distributable layer that is stored with *compression*."""
     return _OCI_LAYER_OF[compression]
+
+
+def docker_layer_media_type(compression: CompressionKind) -> str:
+    """Return Docker's media type of a distributable layer that is stored with *compression*."""
+    return _DOCKER_LAYER_OF[compression]

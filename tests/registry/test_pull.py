@@ -426,3 +426,14 @@ def test_pull_fetches_foreign_layers_from_their_addresses(fake, rig, source, tar
 
     assert target.has(foreign.digest) == (scheme == "https")
     assert len(storage.seen("GET", "/cdn/")) == (scheme == "https")
+
+
+def test_pull_without_layers_brings_the_config_only(fake, rig, source, target):
+    """Config and manifest are there for a look; the layers stay where they are."""
+    image = make_image(source, sizes=(10, 20))
+    publish(fake, source, image)
+
+    pulled = rig.client().pull(name(fake), None, target, layers=False)
+
+    assert pulled == image
+    assert not any(target.has(layer.digest) for layer in image.manifest.layers)

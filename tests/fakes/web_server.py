@@ -1,0 +1,80 @@
+"""An HTTP server of files on loopback, with validators, redirects and a list of what it was asked."""
+
+from __future__ import annotations
+
+import threading
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class WebServer:
+    """Serves *files* (path to bytes) and, below `/git/`, the folder *git* as plain files.
+
+    *modified* gives the Last-Modified of a path in seconds, *redirects* the Location of one. *requests* notes method,
+    path, status and the Authorization header of each request.
+    """
+
+    def __init__(self, git=None):
+        self.files = {}
+        self.modified = {}
+        self.redirects = {}
+        self.etags = True
+        self.git = git
+        self.requests = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.answer(self)
+
+            def log_message(self, *arguments):
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self._http.server_address[1]}"
+
+    @property
+    def url(self):
+        return f"http://{self.address}"
+
+    def answer(self, handler):
+        path = handler.path.partition("?")[0]
+        status, headers, body = self._find(path, handler.headers)
+        self.requests.append((path, status, handler.headers.get("Authorization")))
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    def _find(self, path, headers):
+        if path in self.redirects:
+            return 302, {"Location": self.redirects[path]}, b""
+        if self.git is not None and path.startswith("/git/"):
+            file = self.git / path.removeprefix("/git/")
+            return (200, {}, file.read_bytes()) if file.is_file() else (404, {}, b"")
+        if path not in self.files:
+            return 404, {}, b"not here"
+        body = self.files[path]
+        given = {"ETag": f'"{hash(body)}"'} if self.etags else {}
+        if path in self.modified:
+            given["Last-Modified"] = formatdate(self.modified[path], usegmt=True)
+        if given.get("ETag", "") == headers.get("If-None-Match"):
+            return 304, given, b""
+        if "Last-Modified" in given and given["Last-Modified"] == headers.get("If-Modified-Since"):
+            return 304, given, b""
+        return 200, given, body
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
