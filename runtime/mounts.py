@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from runtime import syscalls
@@ -68,11 +68,13 @@ class BindMount:
         source: what to show; trusted, symbolic links in it are followed on this side.
         target: where, absolute inside the root; made if missing.
         read_only: whether the step may only read it, with everything mounted below it.
+        inside: path below *source* of what is shown, resolved with *source* as root; empty for all of it.
     """
 
     source: Path
     target: str
     read_only: bool = False
+    inside: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +86,16 @@ class LayersMount:
         source: path inside them, resolved with them as root.
         target: where, absolute inside the root; made if missing.
         read_only: if not, what the step writes is thrown away.
+        upper, work: empty directories on one file system that take what is written until somebody removes them; None
+            for memory, of which there is little.
     """
 
     lowers: tuple[Path, ...]
     source: str
     target: str
     read_only: bool = True
+    upper: Path | None = None
+    work: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +105,29 @@ class TmpfsMount:
     Args:
         target: where, absolute inside the root; made if missing.
         size: its limit in bytes, or None for half of the memory.
+        read_only: whether nothing can be written to it.
     """
 
     target: str
     size: int | None = None
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileMount:
+    """A read-only file in memory, such as a secret; it can be executed if its mode says so.
+
+    Args:
+        target: where, absolute inside the root; made if missing.
+        content: its bytes, which reach no disk.
+        mode, uid, gid: of the file.
+    """
+
+    target: str
+    content: bytes = field(repr=False)
+    mode: int = 0o400
+    uid: int = 0
+    gid: int = 0
 
 
 def create_mount(fstype: str, options: Iterable[str] = (), *, attributes: int = 0) -> int:
@@ -241,8 +266,8 @@ def open_path(path: Path | str, flags: int = 0) -> int:
     return syscalls.openat2(AT_FDCWD, os.fspath(path), os.O_PATH | flags)
 
 
-def mount_proc(target: int, scratch: int) -> None:
-    """Mount /proc for this PID namespace on *target*, with Docker's masked and read-only paths.
+def mount_proc(target: int, scratch: int, *, masked: bool = True) -> None:
+    """Mount /proc for this PID namespace on *target*, with Docker's masked and read-only paths if *masked*.
 
     Where the kernel refuses a fresh one, because the outer one is partly hidden, the outer one is shown: /proc/self is
     right, other numbers are those of the outer PID namespace.
@@ -252,11 +277,18 @@ def mount_proc(target: int, scratch: int) -> None:
     except KernelError:
         proc = clone_mount(AT_FDCWD, "/proc", attributes=INERT, recursive=True)
     attach(proc, target)
+    if not masked:
+        return
     _mask(proc, _PROC_MASKED, scratch)
     for name in _PROC_READ_ONLY:
         path = _find_beneath(proc, name)
         if path is not None:
             attach(clone_mount(path, "", attributes=MOUNT_ATTR_RDONLY, recursive=True), path)
+
+
+def mount_unconfined(target: int, path: str) -> None:
+    """Show *path* of this side on *target* as it is, with everything below it."""
+    attach(clone_mount(AT_FDCWD, path, recursive=True), target)
 
 
 def mount_sys(target: int, scratch: int) -> None:
@@ -282,12 +314,43 @@ def change_root(root: int) -> None:
 
 def mount_text(target: int, scratch: int, name: str, content: bytes) -> None:
     """Mount a read-only file of *content* on *target*; it lies in the scratch under *name*."""
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=scratch)
+    _write_file(scratch, name, content, mode=0o644)
+    attach(clone_mount(scratch, name, attributes=MOUNT_ATTR_RDONLY | INERT), target)
+
+
+def open_file(mount: FileMount, scratch: int, name: str) -> int:
+    """Return the mount descriptor of the file *mount* describes; it lies in the scratch under *name*.
+
+    Raises:
+        StepSetupError: the user namespace has no place for its owner.
+    """
+    _write_file(scratch, name, mount.content, mode=0o400)
+    try:
+        os.chown(name, mount.uid, mount.gid, dir_fd=scratch)
+    except OSError as error:
+        raise unmapped_owner(mount.target, mount.uid, mount.gid) from error
+    os.chmod(name, mount.mode, dir_fd=scratch)
+    attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+    if not mount.mode & 0o111:
+        attributes |= MOUNT_ATTR_NOEXEC
+    return clone_mount(scratch, name, attributes=attributes)
+
+
+def unmapped_owner(target: str, uid: int, gid: int) -> StepSetupError:
+    """Return the error for a mount on *target* that should belong to an id outside the user namespace."""
+    return StepSetupError(
+        "mount",
+        f"the user namespace of this build has no place for the owner {uid}:{gid} of `{target}`",
+        hint="give your account sub-ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
+    )
+
+
+def _write_file(directory: int, name: str, content: bytes, *, mode: int) -> None:
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=directory)
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view) :]
     os.close(fd)
-    attach(clone_mount(scratch, name, attributes=MOUNT_ATTR_RDONLY | INERT), target)
 
 
 def is_directory(fd: int) -> bool:
@@ -302,10 +365,14 @@ def open_source(mount: BindMount) -> int:
         StepSetupError: there is no such file.
     """
     try:
-        return open_path(mount.source)
+        source = open_path(mount.source)
+        if not mount.inside:
+            return source
+        return syscalls.openat2(source, mount.inside, os.O_PATH, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     except KernelError as error:
         raise StepSetupError(
-            "mount", f"cannot mount `{mount.source}` on `{mount.target}`: {os.strerror(error.errno or 0)}"
+            "mount",
+            f"cannot mount `{mount.inside or mount.source}` on `{mount.target}`: {os.strerror(error.errno or 0)}",
         ) from error
 
 

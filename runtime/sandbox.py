@@ -25,7 +25,7 @@ import prctl
 
 from runtime import capabilities, devices, mounts, network, seccomp, stubs, syscalls, users
 from runtime.errors import KernelError, StepSetupError
-from runtime.mounts import BindMount, LayersMount, TmpfsMount
+from runtime.mounts import BindMount, FileMount, LayersMount, TmpfsMount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -108,10 +108,11 @@ class SandboxSpec:
         hostname: of the step.
         hosts, resolv_conf: contents of /etc/hosts and /etc/resolv.conf, read-only for the step.
         network: `host` for the one of this process, `none` for only a loopback interface.
-        binds, layer_mounts, tmpfs: further mounts, done in the order of the depth of their targets.
+        binds, layer_mounts, tmpfs, files: further mounts, done in the order of the depth of their targets.
         shm_size: limit of /dev/shm in bytes.
         interactive: stay in the session of the terminal instead of a new one.
         ulimits: set in order.
+        privileged: give root every capability of the namespace, no system call filter, and /proc and /sys as they are.
     """
 
     args: tuple[str, ...]
@@ -128,9 +129,11 @@ class SandboxSpec:
     binds: tuple[BindMount, ...] = ()
     layer_mounts: tuple[LayersMount, ...] = ()
     tmpfs: tuple[TmpfsMount, ...] = ()
+    files: tuple[FileMount, ...] = ()
     shm_size: int = 64 * 1024 * 1024
     interactive: bool = False
     ulimits: tuple[Ulimit, ...] = ()
+    privileged: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values from which `from_json` makes an equal spec."""
@@ -140,11 +143,13 @@ class SandboxSpec:
         values["lowers"] = [str(path) for path in self.lowers]
         values["upper"] = None if self.upper is None else str(self.upper)
         values["work"] = None if self.work is None else str(self.work)
-        values["binds"] = [[str(b.source), b.target, b.read_only] for b in self.binds]
+        values["binds"] = [[str(b.source), b.target, b.read_only, b.inside] for b in self.binds]
         values["layer_mounts"] = [
-            [[str(path) for path in m.lowers], m.source, m.target, m.read_only] for m in self.layer_mounts
+            [[str(path) for path in m.lowers], m.source, m.target, m.read_only, _text(m.upper), _text(m.work)]
+            for m in self.layer_mounts
         ]
-        values["tmpfs"] = [[t.target, t.size] for t in self.tmpfs]
+        values["tmpfs"] = [[t.target, t.size, t.read_only] for t in self.tmpfs]
+        values["files"] = [[f.target, f.content.decode("latin-1"), f.mode, f.uid, f.gid] for f in self.files]
         values["ulimits"] = [[u.name, u.soft, u.hard] for u in self.ulimits]
         return values
 
@@ -161,15 +166,46 @@ class SandboxSpec:
                 "lowers": tuple(Path(text) for text in values["lowers"]),
                 "upper": None if values["upper"] is None else Path(values["upper"]),
                 "work": None if values["work"] is None else Path(values["work"]),
-                "binds": tuple(BindMount(source=Path(s), target=t, read_only=r) for s, t, r in values["binds"]),
-                "layer_mounts": tuple(
-                    LayersMount(lowers=tuple(Path(text) for text in ls), source=s, target=t, read_only=r)
-                    for ls, s, t, r in values["layer_mounts"]
+                "binds": tuple(_bind(*bind) for bind in values["binds"]),
+                "layer_mounts": tuple(_layers(*layers) for layers in values["layer_mounts"]),
+                "tmpfs": tuple(_tmpfs(*tmpfs) for tmpfs in values["tmpfs"]),
+                "files": tuple(
+                    FileMount(target=t, content=c.encode("latin-1"), mode=m, uid=u, gid=g)
+                    for t, c, m, u, g in values.get("files", ())
                 ),
-                "tmpfs": tuple(TmpfsMount(target=t, size=s) for t, s in values["tmpfs"]),
                 "ulimits": tuple(Ulimit(name=n, soft=s, hard=h) for n, s, h in values["ulimits"]),
             }
         )
+
+
+def _bind(source: str, target: str, read_only: bool, inside: str = "") -> BindMount:  # noqa: FBT001 - fields of JSON
+    return BindMount(source=Path(source), target=target, read_only=read_only, inside=inside)
+
+
+def _layers(
+    lowers: Sequence[str],
+    source: str,
+    target: str,
+    read_only: bool,  # noqa: FBT001 - fields of JSON
+    upper: str | None = None,
+    work: str | None = None,
+) -> LayersMount:
+    return LayersMount(
+        lowers=tuple(Path(text) for text in lowers),
+        source=source,
+        target=target,
+        read_only=read_only,
+        upper=None if upper is None else Path(upper),
+        work=None if work is None else Path(work),
+    )
+
+
+def _tmpfs(target: str, size: int | None, read_only: bool = False) -> TmpfsMount:  # noqa: FBT001, FBT002 - as above
+    return TmpfsMount(target=target, size=size, read_only=read_only)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def become_step(
@@ -202,7 +238,7 @@ def become_step(
     os.fchdir(cwd)
     syscalls.sethostname(spec.hostname.encode(errors="surrogateescape"))
     _set_limits(spec.ulimits)
-    _drop_rights(user)
+    _drop_rights(user, privileged=spec.privileged)
     report(finder.stubs)
     syscalls.close_range(3, _LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)
     _execute(spec.args, {"HOME": user.home} | dict(spec.environ))
@@ -239,9 +275,12 @@ def _build_root(spec: SandboxSpec) -> tuple[int, stubs.TargetFinder]:
     further = _open_mounts(spec, scratch)
     root = mounts.mount_overlay(spec.lowers, spec.upper, spec.work, scratch, name="root")
     finder = stubs.TargetFinder(root, spec.upper)
-    mounts.mount_proc(finder.find("/proc", directory=True), scratch)
+    mounts.mount_proc(finder.find("/proc", directory=True), scratch, masked=not spec.privileged)
     devices.mount_devices(finder.find("/dev", directory=True), shm_size=spec.shm_size)
-    mounts.mount_sys(finder.find("/sys", directory=True), scratch)
+    if spec.privileged:
+        mounts.mount_unconfined(finder.find("/sys", directory=True), "/sys")
+    else:
+        mounts.mount_sys(finder.find("/sys", directory=True), scratch)
     mounts.mount_text(finder.find("/etc/resolv.conf", directory=False), scratch, "resolv.conf", spec.resolv_conf)
     mounts.mount_text(finder.find("/etc/hosts", directory=False), scratch, "hosts", spec.hosts)
     for target, mount in sorted(further, key=lambda item: item[0].rstrip("/").count("/")):
@@ -257,12 +296,15 @@ def _open_mounts(spec: SandboxSpec, scratch: int) -> list[tuple[str, int]]:
         mount = mounts.clone_mount(mounts.open_source(bind), "", attributes=attributes, recursive=True)
         opened.append((bind.target, mount))
     for index, layers in enumerate(spec.layer_mounts):
-        tree = mounts.mount_overlay(layers.lowers, None, None, scratch, name=f"layers-{index}")
+        tree = mounts.mount_overlay(layers.lowers, layers.upper, layers.work, scratch, name=f"layers-{index}")
         opened.append((layers.target, mounts.clone_out_of(tree, layers)))
     for tmpfs in spec.tmpfs:
         options = ["mode=1777"] if tmpfs.size is None else ["mode=1777", f"size={tmpfs.size}"]
         attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
+        attributes |= syscalls.MOUNT_ATTR_RDONLY if tmpfs.read_only else 0
         opened.append((tmpfs.target, mounts.create_mount("tmpfs", options, attributes=attributes)))
+    for index, file in enumerate(spec.files):
+        opened.append((file.target, mounts.open_file(file, scratch, f"file-{index}")))
     return opened
 
 
@@ -299,9 +341,10 @@ def _set_limits(limits: Sequence[Ulimit]) -> None:
             ) from error
 
 
-def _drop_rights(user: users.ProcessUser) -> None:
-    """Become *user* with no more than Docker's default rights, for good."""
-    capabilities.limit_bounding_set(capabilities.DEFAULT_CAPABILITIES)
+def _drop_rights(user: users.ProcessUser, *, privileged: bool) -> None:
+    """Become *user* with no more than Docker's default rights, for good; with all there are if *privileged*."""
+    if not privileged:
+        capabilities.limit_bounding_set(capabilities.DEFAULT_CAPABILITIES)
     try:
         with contextlib.suppress(PermissionError):  # a namespace with one group id cannot change groups
             # The primary group is among them, so that a directory closed to it stays closed (CVE-2022-36109).
@@ -316,9 +359,11 @@ def _drop_rights(user: users.ProcessUser) -> None:
             f"the user namespace of this build has no place for user {user.uid}:{user.gid}",
             hint="give your account sub-ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
         ) from error
-    if user.uid == 0:
+    if user.uid == 0 and not privileged:
         capabilities.hold_only(capabilities.DEFAULT_CAPABILITIES)
     prctl.set_pdeathsig(signal.SIGKILL)  # after the ids, whose change clears it
+    if privileged:
+        return
     prctl.set_no_new_privs(1)
     seccomp.load()
 

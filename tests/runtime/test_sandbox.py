@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.mounts import BindMount, LayersMount, TmpfsMount
+from runtime.mounts import BindMount, FileMount, LayersMount, TmpfsMount
 from runtime.sandbox import SandboxSpec, Ulimit
 
 pytestmark = pytest.mark.userns
@@ -24,9 +24,14 @@ def test_spec_survives_its_json():
         hosts=b"\x00\xff",
         resolv_conf=b"",
         network="none",
-        binds=(BindMount(source=Path("/s"), target="/t", read_only=True),),
-        layer_mounts=(LayersMount(lowers=(Path("/l"),), source="/", target="/m"),),
-        tmpfs=(TmpfsMount(target="/x", size=1),),
+        binds=(BindMount(source=Path("/s"), target="/t", read_only=True, inside="i"),),
+        layer_mounts=(
+            LayersMount(lowers=(Path("/l"),), source="/", target="/m"),
+            LayersMount(lowers=(), source="/", target="/n", read_only=False, upper=Path("/u"), work=Path("/w")),
+        ),
+        tmpfs=(TmpfsMount(target="/x", size=1, read_only=True),),
+        files=(FileMount(target="/f", content=b"\xff\x00", mode=0o440, uid=1, gid=2),),
+        privileged=True,
         ulimits=(Ulimit(name="nofile", soft=1, hard=-1),),
     )
 
