@@ -1,0 +1,411 @@
+"""Whole builds whose files come from the network, from standard input and from named contexts."""
+
+import hashlib
+import io
+import itertools
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from builder.errors import ContextError, DockerfileError, SourceError
+from builder.events import VertexCompleted, VertexStarted
+from builder.pipeline import Build
+from builder.request import BuildRequest
+from builder.store import Store
+from registry.client import RegistryClient
+from registry.connection import Pacing
+from registry.content.compression import Compression
+from registry.content.image import validate_image
+from registry.content.layer_stream import open_layer
+from registry.hosts import RegistrySettings
+from registry.oci.platform import Platform
+from runtime.layers.entry import EntryKind
+from runtime.layers.read import read_archive
+from tests.fakes.git_repository import Repository
+from tests.fakes.web_server import WebServer
+
+LINUX = Platform("linux", "amd64")
+
+
+class Workshop:
+    """A store, a context folder and a network that is this machine."""
+
+    def __init__(self, folder):
+        self.store = Store(folder / "store")
+        self.context = folder / "context"
+        self.context.mkdir()
+        self.events = []
+        self.online = True
+        self._clock = (f"2026-01-01T00:00:{second:02}Z" for second in itertools.count())
+
+    def build(self, text=None, context=None, **wishes):
+        """Build and return the image."""
+        self.events.clear()
+        request = BuildRequest(
+            context=context or self.context,
+            root=self.store.root,
+            platform=LINUX,
+            build_platform=LINUX,
+            dockerfile_text=text,
+            compression=Compression(),
+            git_environ={"PATH": "/usr/bin:/bin"},
+            **wishes,
+        )
+        build = Build(request, self.store, self.events.append, connect=self._connect, now=lambda: next(self._clock))
+        try:
+            assert build.prepare() is False
+            image = build.finish(None).image
+        finally:
+            build.close()
+        validate_image(self.store.blobs, image, content=True)
+        return image
+
+    def entries(self, image):
+        """Give the entries of the last layer, with the content of files."""
+        layer = image.manifest.layers[-1]
+        with open_layer(self.store.blobs.open_verified(layer.digest), media_type=layer.media_type) as tar:
+            return {m.entry.path.decode(): (m.entry, m.read()) for m in read_archive(tar)}
+
+    def cached(self):
+        """Give the names of the steps the last build found in the cache."""
+        names = {event.vertex: event.name for event in self.events if isinstance(event, VertexStarted)}
+        return [names[e.vertex] for e in self.events if isinstance(e, VertexCompleted) and e.cached]
+
+    def _connect(self, progress):
+        assert self.online, "the network was asked"
+        return RegistryClient(
+            RegistrySettings(), environment={}, progress=progress, pacing=Pacing(pause=lambda _, __: None)
+        )
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    """Give an empty workshop."""
+    made = Workshop(tmp_path)
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def web(tmp_path):
+    """Give a server of nothing yet."""
+    (tmp_path / "git").mkdir()
+    with WebServer(tmp_path / "git") as server:
+        yield server
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """Give a repository with one commit."""
+    made = Repository(tmp_path / "repository")
+    made.commit({"a": "one", "sub/b": "two", "sub/deep/c": "three"})
+    return made
+
+
+def make_tar(files, mode="w"):
+    """Make a tar of files, text to bytes."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(content), 1_600_000_000
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+# ADD of URLs
+
+
+def test_add_of_a_url_makes_one_private_file_with_the_time_of_the_server(workshop, web):
+    """Mode 0600, owner 0:0, the time of Last-Modified, the last name of the path without the query."""
+    web.files["/dir/file.txt"] = b"hello"
+    web.modified["/dir/file.txt"] = 1_500_000_000
+    entry, content = workshop.entries(workshop.build(f"FROM scratch\nADD {web.url}/dir/file.txt?x=1 /d/"))["d/file.txt"]
+
+    assert (content, entry.mode, entry.uid, entry.gid, entry.mtime) == (b"hello", 0o600, 0, 0, 1_500_000_000)
+
+
+@pytest.mark.parametrize("path", ["", "/", "/..", "/%2e%2e"])
+def test_url_without_a_name_is_called_unnamed(workshop, web, path):
+    """A trivial path gives `__unnamed__`."""
+    web.files.update(dict.fromkeys(["/", "/..", "/%2e%2e"], b"x"))
+
+    assert "d/__unnamed__" in workshop.entries(workshop.build(f"FROM scratch\nADD {web.url}{path} /d/"))
+
+
+def test_unchanged_url_is_cached_and_a_changed_one_is_not(workshop, web):
+    """The server is asked each time, and a body that it has not changed is not sent again."""
+    text = f"FROM scratch\nADD {web.url}/f /f"
+    web.files["/f"] = b"one"
+    first = workshop.build(text)
+    second = workshop.build(text)
+    cached = workshop.cached()
+    web.files["/f"] = b"two"
+    third = workshop.build(text)
+
+    assert second.descriptor == first.descriptor != third.descriptor
+    assert cached
+    assert not workshop.cached()
+    assert [status for _, status, _ in web.requests] == [200, 304, 200]
+
+
+def test_url_with_checksum_needs_no_network_once_it_is_known(workshop, web):
+    """The checksum says what comes, so a cached step asks nobody; sha512 serves as well."""
+    web.files["/f"] = b"body"
+    checksum = "sha512:" + hashlib.sha512(b"body").hexdigest()
+    text = f"FROM scratch\nADD --checksum={checksum} {web.url}/f /f"
+    first = workshop.build(text)
+    workshop.online = False
+
+    assert workshop.build(text).descriptor == first.descriptor
+
+
+def test_wrong_checksum_is_refused(workshop, web):
+    """The body is not what was meant."""
+    web.files["/f"] = b"body"
+    with pytest.raises(SourceError, match="digest mismatch sha256:"):
+        workshop.build(f"FROM scratch\nADD --checksum=sha256:{'0' * 64} {web.url}/f /f")
+
+
+def test_url_is_unpacked_when_asked_for(workshop, web):
+    """An archive of a URL stays a file unless --unpack=true."""
+    web.files["/a.tar.gz"] = make_tar({"x/y": b"data"}, "w:gz")
+    plain = workshop.entries(workshop.build(f"FROM scratch\nADD {web.url}/a.tar.gz /d/"))
+    unpacked = workshop.entries(workshop.build(f"FROM scratch\nADD --unpack=true {web.url}/a.tar.gz /d/"))
+
+    assert "d/a.tar.gz" in plain
+    assert unpacked["d/x/y"][1] == b"data"
+
+
+def test_redirect_is_followed_and_leaves_the_credentials_behind(workshop, web):
+    """User and password of an address go to its own origin only, and into no text that is kept."""
+    web.redirects["/f"] = f"http://localhost:{web.address.rpartition(':')[2]}/g"
+    web.files["/g"] = b"body"
+    image = workshop.build(f"FROM scratch\nADD http://me:hunter2@{web.address}/f /f")
+
+    assert [each[2] is not None for each in web.requests] == [True, False]
+    assert "hunter2" not in repr(image.config)
+    assert "hunter2" not in repr(workshop.events)
+    assert "hunter2" not in repr(workshop.store.state.records())
+    assert b"hunter2" not in b"".join(path.read_bytes() for path in workshop.store.root.glob("state.db*"))
+
+
+def test_missing_url_fails_with_its_status(workshop, web):
+    """The status and the address are shown, the query is not."""
+    with pytest.raises(SourceError, match=r"invalid response status 404: `http://[0-9.:]+/nothing`") as raised:
+        workshop.build(f"FROM scratch\nADD {web.url}/nothing?token=secret /f")
+
+    assert raised.value.span is not None
+
+
+def test_local_and_remote_sources_go_into_one_layer(workshop, web, repository):
+    """Paths, inline files, URLs and repositories in one ADD."""
+    repository.serve_to(web.git / "r.git")
+    web.files["/u"] = b"url"
+    (workshop.context / "l").write_bytes(b"local")
+    image = workshop.build(f"FROM scratch\nADD l {web.url}/u {web.url}/git/r.git <<i /d/\ninline\ni\n")
+    entries = workshop.entries(image)
+
+    assert {name: entries[f"d/{name}"][1] for name in ("l", "u", "i", "a", "sub/b")} == {
+        "l": b"local",
+        "u": b"url",
+        "i": b"inline\n",
+        "a": b"one",
+        "sub/b": b"two",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("COPY http://h/x /", "source can't be a URL for COPY"),
+        ("COPY https://h/x.git /", "source can't be a URL for COPY"),
+        ("ADD --checksum=sha256:1 a /", "checksum requires"),
+        ("ADD --checksum=sha256:1 http://h/x http://h/y /d/", "checksum can't be specified for multiple sources"),
+        ("ADD --checksum=md5:1 http://h/x /", "invalid --checksum"),
+        ("ADD --keep-git-dir http://h/x /", "--keep-git-dir requires Git sources"),
+        ("ADD https://h/x.git?what=1 /", 'unexpected query "what"'),
+    ],
+)
+def test_flag_that_does_not_fit_the_source_is_refused(workshop, line, message):
+    """Before anything is fetched."""
+    (workshop.context / "a").touch()
+    workshop.online = False
+    with pytest.raises((DockerfileError, ContextError), match=message):
+        workshop.build(f"FROM scratch\n{line}")
+
+
+# ADD of repositories
+
+
+@pytest.mark.parametrize("form", ["#main:sub", "?ref=main&subdir=sub", "?branch=main&subdir=sub", "?tag=v1&subdir=sub"])
+def test_add_of_a_repository_takes_a_subdirectory_of_a_reference(workshop, web, repository, form):
+    """Fragment and query say the same; `.git` is left out, and modes are those of git under a umask of 022."""
+    repository.git("tag", "-a", "-m", "tag", "v1")
+    repository.serve_to(web.git / "r.git")
+    entries = workshop.entries(workshop.build(f"FROM scratch\nADD {web.url}/git/r.git{form} /d/"))
+
+    assert sorted(name for name, (entry, _) in entries.items() if entry.kind is EntryKind.FILE) == ["d/b", "d/deep/c"]
+    assert entries["d/b"][0].mode == 0o644
+    assert entries["d/deep"][0].mode == 0o755
+
+
+def test_repository_with_a_commit_needs_no_network_when_cached(workshop, web, repository):
+    """The commit is the key; a wrong one is refused."""
+    repository.serve_to(web.git / "r.git")
+    commit = repository.git("rev-parse", "HEAD")
+    text = f"FROM scratch\nADD --checksum={commit} {web.url}/git/r.git#main /d/"
+    first = workshop.build(text)
+    count = len(web.requests)
+
+    assert workshop.build(text).descriptor == first.descriptor
+    assert len(web.requests) == count
+    with pytest.raises(SourceError, match="expected checksum to match"):
+        workshop.build(f"FROM scratch\nADD {web.url}/git/r.git?ref=main&commit={'0' * 40} /d/")
+
+
+def test_kept_git_directory_holds_no_credentials(workshop, web, repository):
+    """`--keep-git-dir` keeps a repository that git can use, without what was needed to fetch it."""
+    repository.serve_to(web.git / "r.git")
+    image = workshop.build(f"FROM scratch\nADD --keep-git-dir=true http://me:hunter2@{web.address}/git/r.git /d/")
+    entries = workshop.entries(image)
+
+    assert "d/.git/HEAD" in entries
+    assert not [name for name, (_, content) in entries.items() if b"hunter2" in content]
+    assert any(header for _, _, header in web.requests)
+
+
+# Contexts
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_tar_on_standard_input_is_a_context(workshop, mode):
+    """Its ignore file does not apply."""
+    tar = make_tar({"Dockerfile": b"FROM scratch\nCOPY a /\n", "./a": b"x", ".dockerignore": b"a\n"}, mode)
+    entries = workshop.entries(workshop.build(context="-", stdin=io.BytesIO(tar)))
+
+    assert entries["a"][1] == b"x"
+
+
+def test_text_on_standard_input_is_a_dockerfile_with_an_empty_context(workshop):
+    """Nothing can be copied."""
+    image = workshop.build(context="-", stdin=io.BytesIO(b"FROM scratch\nLABEL a=b\n"))
+
+    assert image.config.labels == {"a": "b"}
+    with pytest.raises(ContextError, match="not found in the build context"):
+        workshop.build(context="-", stdin=io.BytesIO(b"FROM scratch\nCOPY a /\n"))
+    with pytest.raises(ContextError, match="build context is empty"):
+        workshop.build(context="-", stdin=io.BytesIO(b""))
+
+
+def test_repository_is_a_context_whose_time_is_that_of_the_commit(workshop, web, repository):
+    """Reference and sub-directory count, and SOURCE_DATE_EPOCH=context is the time of the commit."""
+    repository.commit({"sub/Dockerfile": "FROM scratch\nCOPY . /\n"})
+    repository.serve_to(web.git / "r.git")
+    url = f"{web.url}/git/r.git#main:sub"
+    image = workshop.build(context=url, build_args={"SOURCE_DATE_EPOCH": "context"})
+
+    assert set(workshop.entries(image)) >= {"b", "deep/c", "Dockerfile"}
+    assert image.config.created == "2023-11-14T22:16:40Z"
+
+
+def test_subdirectory_that_is_a_link_out_of_the_repository_leads_nowhere(workshop, web, repository):
+    """Links are followed inside the checkout only."""
+    (repository.folder / "out").symlink_to("/etc")
+    repository.commit({})
+    repository.serve_to(web.git / "r.git")
+    for place in ("out", "../../etc"):
+        with pytest.raises(ContextError, match="repository has no directory"):
+            workshop.build(context=f"{web.url}/git/r.git#main:{place}")
+
+
+def test_address_of_a_tar_is_a_context_and_of_a_text_a_dockerfile(workshop, web):
+    """An archive is unpacked; anything else is the Dockerfile itself."""
+    web.files["/c.tar.gz"] = make_tar({"Dockerfile": b"FROM scratch\nCOPY a /\n", "a": b"x"}, "w:gz")
+    web.files["/df"] = b"FROM scratch\nLABEL from=web\n"
+
+    assert "a" in workshop.entries(workshop.build(context=f"{web.url}/c.tar.gz"))
+    assert workshop.build(context=f"{web.url}/df").config.labels == {"from": "web"}
+    assert workshop.build(dockerfile_url=f"{web.url}/df").config.labels == {"from": "web"}
+
+
+def test_dockerfile_of_a_remote_context_is_chosen_by_its_path_in_it(workshop):
+    """`--file` is relative to the context, and leads nowhere else."""
+    tar = make_tar({"other/df": b"FROM scratch\nLABEL a=b\n"})
+
+    image = workshop.build(context="-", stdin=io.BytesIO(tar), dockerfile=Path("other/df"))
+    assert image.config.labels == {"a": "b"}
+    with pytest.raises(ContextError, match="failed to read dockerfile"):
+        workshop.build(context="-", stdin=io.BytesIO(tar), dockerfile=Path("../../../../../etc/passwd"))
+
+
+# Named contexts
+
+
+def test_named_folder_replaces_an_image_and_hides_what_its_own_ignore_file_says(workshop, tmp_path):
+    """FROM and COPY --from take from the folder."""
+    folder = tmp_path / "named"
+    folder.mkdir()
+    (folder / "x").write_text("x")
+    (folder / "hidden").write_text("h")
+    (folder / ".dockerignore").write_text("hidden\n")
+    wishes = {"build_contexts": {"alpine": folder}}
+    copied = workshop.entries(
+        workshop.build("FROM scratch\nCOPY --from=docker.io/library/alpine:latest / /d/", **wishes)
+    )
+    based = workshop.build("FROM alpine\nLABEL a=b", **wishes)
+
+    assert {"d/x", "d/.dockerignore"} <= set(copied)
+    assert "d/hidden" not in copied
+    assert "x" in workshop.entries(based)
+    assert based.config.labels == {"a": "b"}
+
+
+def test_named_context_replaces_a_whole_stage(workshop, tmp_path):
+    """The instructions of the stage are dropped, and what it needs is not looked for."""
+    folder = tmp_path / "named"
+    folder.mkdir()
+    (folder / "out").write_text("given")
+    text = "FROM nowhere.invalid/x AS build\nRUN false\nFROM scratch\nCOPY --from=build /out /\n"
+
+    assert workshop.entries(workshop.build(text, build_contexts={"build": folder}))["out"][1] == b"given"
+
+
+def test_named_context_of_a_platform_holds_for_it_alone(workshop, tmp_path):
+    """`name::platform` comes before `name`."""
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").write_text(name)
+    contexts = {"n::linux/amd64": tmp_path / "mine", "n": tmp_path / "other"}
+
+    image = workshop.build("FROM scratch\nCOPY --from=n /f /", build_contexts=contexts)
+    assert workshop.entries(image)["f"][1] == b"mine"
+
+
+def test_named_layout_is_an_image(workshop, tmp_path):
+    """By tag, by digest, or the only one there is."""
+    other = Workshop(tmp_path / "second") if (tmp_path / "second").mkdir() is None else None
+    (other.context / "f").write_text("base")
+    made = other.build("FROM scratch\nCOPY f /f\nENV A=b\n")
+    other.store.layout.put(made.descriptor, None)
+    layout = other.store.root / "images"
+    try:
+        for value in (f"{layout}", f"{layout}@{made.descriptor.digest}"):
+            image = workshop.build("FROM base\nLABEL x=y", build_contexts={"base": f"oci-layout://{value}"})
+            assert image.config.diff_ids == made.config.diff_ids
+            assert "A=b" in image.config.env
+        with pytest.raises(ContextError, match="no image wrong in the OCI layout"):
+            workshop.build("FROM base", build_contexts={"base": f"oci-layout://{layout}:wrong"})
+    finally:
+        other.store.close()
+
+
+def test_named_repository_and_tar_are_folders(workshop, web, repository):
+    """What they hold can be copied."""
+    repository.serve_to(web.git / "r.git")
+    web.files["/t.tar"] = make_tar({"t": b"t"})
+    contexts = {"g": f"{web.url}/git/r.git#main", "t": f"{web.url}/t.tar"}
+    text = "FROM scratch\nCOPY --from=g /a /\nCOPY --from=t /t /\n"
+
+    assert workshop.entries(workshop.build(text, build_contexts=contexts))["t"][1] == b"t"
