@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.content.image import Image, load_image
-from registry.errors import RegistryError
+from builder.image.index import list_documents, list_images
 from registry.oci.chain_id import chain_id, extend_chain
 from registry.oci.digest import Digest, digest_hex, parse_digest
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from builder.cache.state import Record
     from builder.store import Store
+    from registry.content.image import Image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +31,9 @@ class FreedBlobs:
 
 
 def stored_images(store: Store) -> Iterator[Image]:
-    """Give the images of the layout whose documents can be read."""
+    """Give the images of the layout whose documents can be read, those of an index one after the other."""
     for entry in store.layout.entries():
-        try:
-            yield load_image(store.blobs, entry.descriptor, entry.descriptor.platform)
-        except RegistryError:
-            continue
+        yield from list_images(store.blobs, entry.descriptor)
 
 
 def collect_blobs(store: Store) -> FreedBlobs:
@@ -104,8 +101,8 @@ def choose_records(
 
 
 def _referenced_documents(store: Store) -> set[Digest]:
-    """List manifests and indexes that the layout names, readable or not."""
-    return {entry.descriptor.digest for entry in store.layout.entries()}
+    """List manifests and indexes that the layout names, and manifests below these, readable or not."""
+    return {digest for entry in store.layout.entries() for digest in list_documents(store.blobs, entry.descriptor)}
 
 
 def _needed_snapshots(store: Store) -> Iterator[str]:

@@ -8,6 +8,8 @@
     ├── ArchiveError                   exit 2   a tar of images that cannot be read
     ├── StepFailedError                exit 1   a RUN ended with a status that is not 0
     ├── BaseImageError                 exit 3   the image of a FROM or --from cannot be had
+    ├── EmulationMissingError          exit 4   a RUN is for a platform that this machine does not execute
+    ├── SourceError                    exit 3   a URL or git repository cannot be fetched, or is not what was wanted
     └── StoreError                     exit 5   the store is damaged or cannot be written
 
 Every error carries plain values; `message`, `hint`, `id` and `exit_code` are derived from them and `span` says where
@@ -122,6 +124,20 @@ class BaseImageError(BuildError):
     """The image that a FROM or `--from` names cannot be had from its registry."""
 
     id = "image.unavailable"
+    exit_code = 3
+
+
+class EmulationMissingError(BuildError):
+    """A RUN is made for a platform whose programs this machine does not execute."""
+
+    id = "host.no-emulation"
+    exit_code = 4
+
+
+class SourceError(BuildError):
+    """A URL or git repository, of an ADD or a context, cannot be fetched, or is not what was wanted."""
+
+    id = "source.unavailable"
     exit_code = 3
 
 

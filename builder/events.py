@@ -62,12 +62,16 @@ class VertexStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
-    """Something the user should know that does not stop the build. *location* is `file:line`, or empty."""
+    """Something the user should know that does not stop the build.
+
+    *location* is `file:line`, or empty; *url* is a page about it, or empty.
+    """
 
     vertex: str | None
     message: str
     detail: str = ""
     location: str = ""
+    url: str = ""
     time: float
 
 

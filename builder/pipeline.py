@@ -10,24 +10,35 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.cache.key import derive_key
-from builder.context.local import LocalContext
+from builder.context.ignore import hides_source
+from builder.dockerfile.rules import CHECK_ARG, RULES, Linter, check_dockerfile, rule_url
 from builder.dockerfile.stages import parse_dockerfile
-from builder.errors import BaseImageError, UsageError
+from builder.errors import BaseImageError
 from builder.events import EventSink, VertexCompleted, VertexStarted, VertexStatus, Warned
-from builder.image.assemble import assemble_image, layer_descriptor
-from builder.plan.convert import convert
-from builder.request import BuildRequest, Output, OutputType
+from builder.export.results import Exporter
+from builder.image.form import check_outputs
+from builder.plan.check_values import PlanChecks
+from builder.plan.platforms import convert_all, is_multi_platform
+from builder.request import BuildRequest, OutputType
 from builder.solve.layer import LayerMaker
 from builder.solve.solver import Solver
+from builder.solve.sources import Sources
 from builder.transfer import pull_image, push_image
 from registry.content.image import Image, load_image, missing_blobs
-from registry.errors import RegistryError
+from registry.errors import PlatformMissingError, RegistryError
 
 if TYPE_CHECKING:
-    from builder.plan.graph import Plan
+    from contextlib import AbstractContextManager
+
+    from builder.dockerfile.rules import Violation
+    from builder.dockerfile.stages import Dockerfile
+    from builder.image.index import ImageIndex
+    from builder.plan.platforms import Plans
     from builder.source import Span
     from builder.store import Store
     from registry.client import RegistryClient
+    from registry.content.store import BlobStore
+    from registry.download import Downloaded
     from registry.oci.platform import Platform
     from registry.oci.reference import Reference
     from registry.transfer import ProgressSink, TransferProgress
@@ -43,9 +54,9 @@ LOCAL_OUTPUTS = frozenset({OutputType.LOCAL, OutputType.TAR})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """What came of a build: the image, and the names it was given."""
+    """What came of a build: the image, for several platforms their index, and the names it was given."""
 
-    image: Image
+    image: Image | ImageIndex
     names: tuple[Reference, ...]
 
 
@@ -58,25 +69,54 @@ class Build:
         sink: takes events.
         connect: makes a registry client.
         now: gives the time as RFC 3339 text.
+        survey: takes the build checks that fail, for whose sake alone the build is then planned: every stage without
+            a target, base images by their configs alone. Such a build cannot be prepared.
     """
 
     def __init__(
-        self, request: BuildRequest, store: Store, sink: EventSink, connect: Connect, now: Callable[[], str]
+        self,
+        request: BuildRequest,
+        store: Store,
+        sink: EventSink,
+        connect: Connect,
+        now: Callable[[], str],
+        *,
+        survey: Callable[[Violation], None] | None = None,
     ) -> None:
+        self._survey = survey
         self._request = request
         self._store = store
         self._sink = sink
         self._connect = connect
         layers = LayerMaker(store, request.compression, threads=request.jobs, now=now)
-        self._epoch = _epoch(request)
-        self._context = LocalContext(request.context, dockerfile=request.dockerfile, text=request.dockerfile_text)
-        self._plan: Plan = convert(parse_dockerfile(self._context.dockerfile), request, self._resolve_image)
-        self._solver = Solver(self._plan, store, self._context, layers, sink)
+        check_outputs(request.outputs, is_index=is_multi_platform(request))
+        self._sources = Sources(
+            request, store, lambda: _ShownDownloads(self._connect, self._exporting), self._exporting
+        )
+        self._context = self._sources.open_context()
+        self._plans = self._plan(parse_dockerfile(self._context.dockerfile))
+        self._solver = Solver(
+            self._plans,
+            store,
+            self._context,
+            layers,
+            sink,
+            secrets=request.secrets,
+            ssh=request.ssh,
+            named=self._sources.named,
+            network=self._sources.network,
+        )
+        self._exporter = Exporter(request, self._plans, self._solver, store, exporting=self._exporting, push=self._push)
 
     def prepare(self) -> bool:
         """Answer what the cache knows; return whether the rest has to run inside the namespace."""
         steps_left = self._solver.probe()
-        return steps_left or any(output.type in LOCAL_OUTPUTS for output in self._outputs())
+        left = self._solver.left()
+        if left:
+            from builder.solve.emulation import check_emulation  # noqa: PLC0415  a build that is cached runs nothing
+
+            check_emulation(left, self._request.build_platform)
+        return steps_left or any(output.type in LOCAL_OUTPUTS for output in self._request.outputs)
 
     def before_fork(self) -> None:
         """Let go of what must not be carried into another process."""
@@ -92,127 +132,78 @@ class Build:
             BuildError, SandboxError, RegistryError: the build failed; nothing is tagged.
         """
         self._solver.run(zygote, jobs=self._request.jobs)
-        with self._exporting("exporting to image") as note:
-            image = self._assemble(note)
-        for output in self._outputs():
-            self._export(output, image)
+        image = self._exporter.image()
+        self._exporter.write()
         return BuildResult(image=image, names=self._request.tags)
 
     def close(self) -> None:
         """Let go of the context."""
         self._context.close()
+        self._sources.close()
 
-    def _outputs(self) -> tuple[Output, ...]:
-        return self._request.outputs or (Output(type=OutputType.IMAGE),)
+    def _plan(self, source: Dockerfile) -> Plans:
+        """Plan, and tell of build checks that fail, also when planning fails.
+
+        Raises:
+            LintError: some fail, and the Dockerfile makes them binding.
+        """
+        linter = Linter(source, self._request.build_args.get(CHECK_ARG))
+        check_dockerfile(source, linter.warn)
+        checks = PlanChecks(
+            warn=linter.warn,
+            is_ignored=lambda path: hides_source(self._context.root.ignore, path),
+            all_stages=self._survey is not None and self._request.target is None,
+        )
+        try:
+            plans = convert_all(
+                source,
+                self._request,
+                self._resolve_image,
+                context_time=self._context.time,
+                checks=checks,
+                contexts=self._sources.named,
+            )
+        finally:
+            for violation in linter.sorted():
+                if self._survey is not None:
+                    self._survey(violation)
+                else:
+                    self._sink(_warning(violation))
+        linter.raise_if_binding()
+        return plans
 
     def _resolve_image(self, reference: Reference, platform: Platform, span: Span | None) -> Image:
         """Find a base image: in the store, else in its registry, and then in the store."""
         if not self._request.pull:
             found = self._find_stored(reference, platform)
-            if found is not None:
+            if found is not None and found.config.platform.matches(platform):
                 return found
+        else:
+            found = None
         try:
             with self._exporting(f"[internal] load metadata for {reference}") as note:
-                return pull_image(self._store, reference, platform, self._connect(partial(_forward, note)))
+                client = self._connect(partial(_forward, note))
+                if self._survey is not None:
+                    return client.pull(reference, platform, self._store.blobs, layers=False)
+                return pull_image(self._store, reference, platform, client)
         except RegistryError as error:
+            if found is not None:  # for another platform, which is better than none; a build check tells of it
+                return found
             raise BaseImageError(error.message, hint=error.hint, span=span) from error
 
     def _find_stored(self, reference: Reference, platform: Platform) -> Image | None:
         descriptor = self._store.layout.find(reference)
         if descriptor is None:
             return None
-        image = load_image(self._store.blobs, descriptor, platform)
-        if missing_blobs(self._store.blobs, image.manifest.layers):
+        try:
+            image = load_image(self._store.blobs, descriptor, platform)
+        except PlatformMissingError:
             return None
-        if not image.config.platform.matches(platform):
-            self._sink(
-                Warned(
-                    vertex=None,
-                    message=f"InvalidBaseImagePlatform: base image {reference} was pulled with platform "
-                    f'"{image.config.platform}", expected "{platform}" for current build',
-                    time=time.time(),
-                )
-            )
-        return image
+        return None if missing_blobs(self._store.blobs, image.manifest.layers) else image
 
-    def _assemble(self, note: Note) -> Image:
-        note("exporting layers", None)
-        layers = self._solver.result(self._plan.vertex)
-        base = self._plan.base
-        kept = dict(zip(base.config.diff_ids, base.manifest.layers, strict=True)) if base else {}
-        file_systems = self._solver.file_systems
-        descriptors = [
-            layer_descriptor(
-                kept.get(layer.diff_id) or file_systems.get_blob(layer.diff_id, self._request.compression.kind)
-            )
-            for layer in layers
-        ]
-        image = assemble_image(
-            self._plan,
-            layers,
-            self._solver.made(),
-            descriptors,
-            self._store.blobs,
-            annotations=self._request.annotations,
-            epoch=self._epoch,
-        )
-        note(f"exporting manifest {image.descriptor.digest}", None)
-        note(f"exporting config {image.manifest.config.digest}", None)
-        return image
-
-    def _export(self, output: Output, image: Image) -> None:
-        names = output.names or self._request.tags
-        match output.type:
-            case OutputType.IMAGE | OutputType.REGISTRY:
-                self._store_image(image, names)
-                if output.push or output.type is OutputType.REGISTRY:
-                    self._push(image, names)
-            case OutputType.OCI | OutputType.DOCKER:
-                self._write_archive(output, image, names)
-            case OutputType.TAR | OutputType.LOCAL:
-                self._write_file_system(output)
-            case OutputType.CACHE_ONLY:
-                pass
-
-    def _store_image(self, image: Image, names: tuple[Reference, ...]) -> None:
-        with self._exporting("naming the image") as note:
-            for name in names or (None,):
-                self._store.layout.put(image.descriptor, name)
-                if name is not None:
-                    note(f"naming to {name}", None)
-
-    def _push(self, image: Image, names: tuple[Reference, ...]) -> None:
-        if not names:
-            raise UsageError("tag is needed when pushing to registry", hint="name the image with --tag")
-        for name in names:
-            with self._exporting(f"pushing {name}") as note:
-                push_image(self._store, image, name, self._connect(partial(_forward, note)))
-
-    def _write_archive(self, output: Output, image: Image, names: tuple[Reference, ...]) -> None:
-        from builder.export.destination import open_destination  # noqa: PLC0415  only for these outputs
-        from builder.export.oci_layout import NamedImage, write_archive, write_layout  # noqa: PLC0415  only for these outputs
-
-        docker = output.type is OutputType.DOCKER
-        with self._exporting(f"exporting to {'docker' if docker else 'oci'} image format"):
-            if not output.tar and output.destination is not None:
-                write_layout(image, self._store.blobs, output.destination, names)
-                return
-            with open_destination(output.destination) as write:
-                write_archive([NamedImage(image=image, names=names)], self._store.blobs, write, docker=docker)
-
-    def _write_file_system(self, output: Output) -> None:
-        from builder.export.destination import open_destination  # noqa: PLC0415  only for these outputs
-        from builder.export.filesystem import write_directory, write_tar  # noqa: PLC0415  only for these outputs
-
-        layers = self._solver.result(self._plan.vertex)
-        with self._exporting("exporting to client"), self._solver.file_systems.mounted(layers) as view:
-            if output.type is OutputType.LOCAL:
-                if output.destination is None:
-                    raise UsageError("dest is needed for a local output", hint="write -o type=local,dest=FOLDER")
-                write_directory(view, output.destination)
-            else:
-                with open_destination(output.destination) as write:
-                    write_tar(view, write)
+    def _push(self, image: Image | ImageIndex, name: Reference) -> None:
+        with self._exporting(f"pushing {name}") as note:
+            push_image(self._store, image, name, self._connect(partial(_forward, note)))
 
     @contextlib.contextmanager
     def _exporting(self, name: str) -> Iterator[Note]:
@@ -240,16 +231,34 @@ Note = Callable[[str, "TransferProgress | None"], None]
 """Tells of a part of some work by its name, with how far it is if it is a transfer."""
 
 
+def _warning(violation: Violation) -> Warned:
+    return Warned(
+        vertex=None,
+        message=violation.summary,
+        detail=RULES[violation.rule],
+        location=f"{violation.span.source.name}:{violation.span.line}",
+        url=rule_url(violation.rule),
+        time=time.time(),
+    )
+
+
 def _forward(note: Note, progress: TransferProgress) -> None:
     note(progress.digest, progress)
 
 
-def _epoch(request: BuildRequest) -> str | None:
-    """Read SOURCE_DATE_EPOCH as RFC 3339 text; empty means unset."""
-    text = request.build_args.get("SOURCE_DATE_EPOCH", "")
-    if not text:
-        return None
-    try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(text)))
-    except (ValueError, OverflowError, OSError) as error:
-        raise UsageError(f"invalid SOURCE_DATE_EPOCH: `{text}`", hint="give seconds since 1970 as a number") from error
+class _ShownDownloads:
+    """Fetches addresses and shows each as a piece of work."""
+
+    def __init__(self, connect: Connect, exporting: Callable[[str], AbstractContextManager[Note]]) -> None:
+        self._connect = connect
+        self._exporting = exporting
+
+    def download(
+        self, url: str, store: BlobStore, *, etag: str = "", modified: str = "", limit: int | None = None
+    ) -> Downloaded | None:
+        """Fetch the body of an address into a store; None if it still has these validators."""
+        from registry.transport import redact_url  # noqa: PLC0415  only for builds that fetch something
+
+        with self._exporting(f"[internal] fetch {redact_url(url)}") as note:
+            client = self._connect(partial(_forward, note))
+            return client.download(url, store, etag=etag, modified=modified, limit=limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +16,44 @@ if TYPE_CHECKING:
 
 NetworkMode = Literal["default", "host", "none"]
 """The network of RUN steps; `default` is the host's until private networks come."""
+
+AnnotationLevel = Literal["manifest", "index", "manifest-descriptor", "index-descriptor"]
+"""Where an annotation stands. Source: BuildKit, docs/annotations.md."""
+
+
+class Annotation(NamedTuple):
+    """One annotation of the result.
+
+    Attributes:
+        level: the document it goes to; a descriptor is that of the manifest or index in what lists it.
+        platform: only the image of this platform gets it; None means all of them.
+        name: its key.
+        value: its text.
+    """
+
+    level: AnnotationLevel
+    platform: Platform | None
+    name: str
+    value: str
+
+
+class SecretSource(NamedTuple):
+    """One `--secret`: the file *path*, or the *value* of a variable that was read already."""
+
+    id: str
+    path: Path | None = None
+    value: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"SecretSource(id={self.id!r}, path={self.path!r})"
+
+
+class SshSource(NamedTuple):
+    """One `--ssh`: the socket of an agent, or files with keys."""
+
+    id: str
+    socket: Path | None = None
+    keys: tuple[Path, ...] = ()
 
 
 class OutputType(Enum):
@@ -46,22 +84,31 @@ class Output:
 class BuildRequest:
     """One build.
 
-    *dockerfile* None means `Dockerfile` (or `dockerfile`) in the context. *platform* is the target platform. *tags*
-    are the names the image gets in the store. *no_cache_stages* holds the stages of `--no-cache-filter`. *ulimits*
-    are name, soft and hard limit, -1 for no limit.
+    *context* is a folder as its path, or as text an address or `-` for *stdin*. *dockerfile* None means `Dockerfile`
+    (or `dockerfile`) in the context, which for a context that is no folder is also what the path is relative to;
+    *dockerfile_text* and *dockerfile_url* replace it. *build_contexts* are the named contexts. *git_environ* are
+    variables of the user for git, which takes those it needs. *platform* is the target platform;
+    *platforms* are all of them where there are several, *platform* being the first, and empty where there is one.
+    *tags* are the names the image gets in the store. *no_cache_stages* holds the stages of `--no-cache-filter`.
+    *ulimits* are name, soft and hard limit, -1 for no limit. *allow* holds entitlements (`builder.plan.entitlements`).
     """
 
-    context: Path
+    context: Path | str
     root: Path
     platform: Platform
     build_platform: Platform
+    platforms: tuple[Platform, ...] = ()
     dockerfile: Path | None = None
     dockerfile_text: str | None = None
+    dockerfile_url: str | None = None
+    stdin: BinaryIO | None = None
+    build_contexts: Mapping[str, Path | str] = field(default_factory=dict)
+    git_environ: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[Reference, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
     target: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: tuple[Annotation, ...] = ()
     outputs: tuple[Output, ...] = ()
     compression: Compression
     no_cache: bool = False
@@ -71,4 +118,7 @@ class BuildRequest:
     add_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 64 * 1024 * 1024
     ulimits: tuple[tuple[str, int, int], ...] = ()
+    secrets: tuple[SecretSource, ...] = ()
+    ssh: tuple[SshSource, ...] = ()
+    allow: frozenset[str] = frozenset()
     jobs: int = 2

@@ -2,6 +2,7 @@
 
     ROOT/images/        an OCI image layout
     ROOT/snapshots/     one folder a layer tree, named by the hex of its chain_id
+    ROOT/mounts/        directories of RUN --mount=type=cache (builder.solve.cache_mounts)
     ROOT/state.db       cache records, layer trees, fingerprints
     ROOT/tmp/           one folder a process for everything unfinished; swept when its owner is gone
     ROOT/lock           held shared by every process that uses the store, exclusively while things are deleted

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from builder.image.index import ImageIndex, add_platform
+
 if TYPE_CHECKING:
     from builder.store import Store
     from registry.client import RegistryClient
@@ -14,32 +16,34 @@ if TYPE_CHECKING:
 
 
 def pull_image(store: Store, reference: Reference, platform: Platform, client: RegistryClient) -> Image:
-    """Fetch an image into the store under its name.
+    """Fetch an image into the store under its name, beside those that it has for other platforms.
 
     Raises:
         RegistryError: it cannot be fetched; the store is as before, but for whole blobs.
     """
     image = client.pull(reference, platform, store.blobs)
-    store.layout.put(image.descriptor, reference)
+    known = store.layout.find(reference)
+    store.layout.put(image.descriptor if known is None else add_platform(store.blobs, known, image), reference)
     _note_origin(store, image, reference)
     return image
 
 
-def push_image(store: Store, image: Image, reference: Reference, client: RegistryClient) -> None:
+def push_image(store: Store, image: Image | ImageIndex, reference: Reference, client: RegistryClient) -> None:
     """Bring an image to its registry; layers that another repository there has are mounted from it.
 
     Raises:
         RegistryError: it cannot be brought there.
     """
-    client.push(image, reference, store.blobs, mount_from=_mount_sources(store, image, reference))
+    whole = image.descriptor if isinstance(image, ImageIndex) else image
+    client.push(whole, reference, store.blobs, mount_from=_mount_sources(store, image, reference))
     _note_origin(store, image, reference)
 
 
-def _mount_sources(store: Store, image: Image, reference: Reference) -> dict[Digest, str]:
+def _mount_sources(store: Store, image: Image | ImageIndex, reference: Reference) -> dict[Digest, str]:
     """Find for each layer another repository of the same registry that has it."""
     prefix = f"{reference.registry}/"
     own = prefix + reference.repository
-    origins = store.state.find_origins([layer.digest for layer in image.manifest.layers])
+    origins = store.state.find_origins(_layer_digests(image))
     return {
         digest: others[0].removeprefix(prefix)
         for digest, repositories in origins.items()
@@ -47,6 +51,10 @@ def _mount_sources(store: Store, image: Image, reference: Reference) -> dict[Dig
     }
 
 
-def _note_origin(store: Store, image: Image, reference: Reference) -> None:
-    digests = [layer.digest for layer in image.manifest.layers]
-    store.state.add_origin(digests, f"{reference.registry}/{reference.repository}")
+def _note_origin(store: Store, image: Image | ImageIndex, reference: Reference) -> None:
+    store.state.add_origin(_layer_digests(image), f"{reference.registry}/{reference.repository}")
+
+
+def _layer_digests(image: Image | ImageIndex) -> list[Digest]:
+    images = image.images if isinstance(image, ImageIndex) else (image,)
+    return list(dict.fromkeys(layer.digest for each in images for layer in each.manifest.layers))

@@ -15,7 +15,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-ORDER = ("registry", "builder", "runtime", "integration", "e2e")
+ORDER = ("registry", "builder", "property", "runtime", "integration", "conformance", "e2e")
 """Folders of tests, the fastest first; what is not in one of them runs before all."""
 
 # Two cores that do other things at the same time make single examples slow, which says nothing about the code.

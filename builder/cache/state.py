@@ -9,6 +9,7 @@ blobs and by building; a damaged file is moved aside and a new one begun.
     tree(layer, parent, name, ...)                              one row an entry of a layer's tar
     file(device, inode, size, mtime_ns, ctime_ns, digest)       fingerprints of context files
     origin(digest, repository)                                  where a blob was pulled from or pushed to
+    url(url, etag, modified, digest, checksum)                  the last answer of an address, named by its sha256
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.cache.key import Ingredient
+    from builder.context.remote import UrlRow
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record(
@@ -52,6 +54,9 @@ CREATE TABLE IF NOT EXISTS file(
     ctime_ns INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(device, inode)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS origin(digest TEXT NOT NULL, repository TEXT NOT NULL,
     PRIMARY KEY(digest, repository)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS url(
+    url TEXT PRIMARY KEY, etag TEXT NOT NULL, modified TEXT NOT NULL, digest TEXT NOT NULL,
+    checksum TEXT NOT NULL) WITHOUT ROWID;
 """
 
 BUSY_TIMEOUT = 60.0
@@ -198,6 +203,21 @@ class State:
             connection.executemany("DELETE FROM tree WHERE layer = (SELECT id FROM layer WHERE diff_id = ?)", rows)
             connection.executemany("DELETE FROM layer WHERE diff_id = ?", rows)
 
+    def find_url(self, name: str) -> UrlRow | None:
+        """Give what is known of an address."""
+        from builder.context.remote import UrlRow  # noqa: PLC0415  only builds that fetch something need it
+
+        with self.reading() as connection:
+            row = connection.execute(
+                "SELECT etag, modified, digest, checksum FROM url WHERE url = ?", (name,)
+            ).fetchone()
+        return UrlRow(*row) if row else None
+
+    def put_url(self, name: str, row: UrlRow) -> None:
+        """Remember an answer; an older one is replaced."""
+        with self.writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO url VALUES(?, ?, ?, ?, ?)", (name, *row))
+
     def add_origin(self, digests: Iterable[Digest], repository: str) -> None:
         """Note that a repository (`registry/name`) holds blobs, so that a push can mount them from there."""
         with self.writing() as connection:
@@ -253,7 +273,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _create(connection: sqlite3.Connection, version: int) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if version:
-        for table in ("record", "blob", "layer", "tree", "file", "origin"):
+        for table in ("record", "blob", "layer", "tree", "file", "origin", "url"):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
     for statement in _SCHEMA.split(";"):
         connection.execute(statement)

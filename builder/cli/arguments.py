@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.cli.environment import Environment
-    from builder.request import BuildRequest, NetworkMode, Output, OutputType
+    from builder.request import Annotation, BuildRequest, NetworkMode, Output, OutputType, SecretSource, SshSource
     from registry.content.compression import Compression
     from registry.oci.platform import Platform
     from registry.oci.reference import Reference
@@ -45,18 +45,12 @@ VERBS: Final[Mapping[str, str]] = {
 _LATER: Final[Mapping[str, frozenset[str]]] = {
     "build": frozenset(
         [
-            "--secret",
-            "--ssh",
-            "--build-context",
             "--cache-from",
             "--cache-to",
-            "--check",
-            "--call",
             "--isolation",
             "--attest",
             "--provenance",
             "--sbom",
-            "--allow",
             "--cgroup-parent",
             "--resource",
             "--memory",
@@ -120,13 +114,14 @@ _SWITCH_VALUES: Final = {"true": True, "1": True, "t": True, "false": False, "0"
 _HELP_WIDTH = 100
 _HELP_COLUMN = 32
 
+_IMAGE_KEYS: Final = frozenset({"name", "compression", "compression-level", "force-compression", "rewrite-timestamp"})
 _OUTPUT_KEYS: Final[Mapping[str, frozenset[str]]] = {
-    "image": frozenset({"name", "push", "compression", "compression-level"}),
-    "registry": frozenset({"name", "push", "compression", "compression-level"}),
-    "oci": frozenset({"name", "dest", "tar", "compression", "compression-level"}),
-    "docker": frozenset({"name", "dest", "tar", "push", "compression", "compression-level"}),
-    "local": frozenset({"dest"}),
-    "tar": frozenset({"dest"}),
+    "image": _IMAGE_KEYS | {"push", "oci-mediatypes"},
+    "registry": _IMAGE_KEYS | {"push", "oci-mediatypes"},
+    "oci": _IMAGE_KEYS | {"dest", "tar"},
+    "docker": _IMAGE_KEYS | {"dest", "tar", "push", "oci-mediatypes"},
+    "local": frozenset({"dest", "platform-split"}),
+    "tar": frozenset({"dest", "platform-split"}),
     "cacheonly": frozenset(),
 }
 _ULIMITS: Final = frozenset(
@@ -324,7 +319,7 @@ def parser_for(verb: str) -> Parser:
 def _build_parser() -> Parser:
     parser = Parser(
         "build",
-        "[CONTEXT]",
+        "[DIR|URL|-]",
         examples=(
             "pybuild -t myhelloworld:1.0 .",
             "pybuild build -f docker/Dockerfile --target test --build-arg VERSION=1.2 .",
@@ -335,12 +330,31 @@ def _build_parser() -> Parser:
     )
     parser.add_argument("positional_context", nargs="?", metavar="CONTEXT")
     source = parser.add_argument_group("What is built")
-    source.add_argument("--context", metavar="DIR", help="Folder the build may read (default: the argument, else .)")
     source.add_argument(
-        "-f", "--file", metavar="FILE", help="Dockerfile, - for standard input (default: CONTEXT/Dockerfile)"
+        "--context",
+        metavar="DIR|URL|-",
+        help="What the build may read: a folder, a git repository, a tar at an address or on standard input (default: "
+        "the argument, else .)",
+    )
+    source.add_argument(
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="Dockerfile, its address, or - for standard input (default: CONTEXT/Dockerfile)",
+    )
+    _add_list(
+        source,
+        "--build-context",
+        metavar="NAME=VALUE",
+        help="What stands for a stage or image: a folder, docker-image://, oci-layout://, a git repository or a tar",
     )
     source.add_argument("--target", metavar="STAGE", help="Stage to build (default: the last)")
-    source.add_argument("--platform", metavar="OS/ARCH", help="Platform of the image (default: this machine's)")
+    _add_list(
+        source,
+        "--platform",
+        metavar="OS/ARCH,…",
+        help="Platforms of the image (default: this machine's); several make an index",
+    )
     _add_list(source, "--build-arg", metavar="NAME[=VALUE]", help="Set an ARG; without a value, from the environment")
     result = parser.add_argument_group("What comes out")
     _add_list(result, "-t", "--tag", metavar="NAME[:TAG]", help="Name of the image")
@@ -350,12 +364,19 @@ def _build_parser() -> Parser:
         "--output",
         metavar="DEST",
         help="Where the result goes: a folder, - for a tar, or type=KIND,dest=…,name=…,tar=…,push=…,compression=…, "
-        "where KIND is image, oci, docker, local, tar, registry or cacheonly",
+        "where KIND is image, oci, docker, local, tar, registry or cacheonly; images also take force-compression=, "
+        "oci-mediatypes=, rewrite-timestamp= and annotation.NAME=, folders and tars platform-split=",
     )
     result.add_argument("--push", action="store_true", help="Push the image to its registry")
     result.add_argument("--load", action="store_true", help="Keep the image in the store, which is the default")
     _add_list(result, "--label", metavar="NAME=VALUE", help="Set a label of the image")
-    _add_list(result, "--annotation", metavar="NAME=VALUE", help="Set an annotation of the manifest")
+    _add_list(
+        result,
+        "--annotation",
+        metavar="[LEVEL:]NAME=VALUE",
+        help="Set an annotation; LEVEL is manifest (default), index, manifest-descriptor or index-descriptor, several "
+        "with commas, each with an optional [PLATFORM]",
+    )
     result.add_argument("--compression", metavar="KIND", help="Layers as gzip, zstd or uncompressed (default: gzip)")
     result.add_argument("--compression-level", metavar="N", help="How hard layers are compressed")
     result.add_argument("--iidfile", metavar="FILE", help="Write the image id to a file")
@@ -365,6 +386,19 @@ def _build_parser() -> Parser:
     _add_list(steps, "--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts of RUN")
     steps.add_argument("--shm-size", metavar="SIZE", help="Size of /dev/shm (default: 64m)")
     _add_list(steps, "--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit of RUN")
+    _add_list(
+        steps,
+        "--secret",
+        metavar="id=ID,src=FILE",
+        help="Secret for RUN --mount=type=secret: a file, or env=NAME for a variable",
+    )
+    _add_list(
+        steps,
+        "--ssh",
+        metavar="ID[=SOCKET|KEY,…]",
+        help="Agent or keys for RUN --mount=type=ssh; default is the agent of $SSH_AUTH_SOCK",
+    )
+    _add_list(steps, "--allow", metavar="NAME", help="Allow a RUN network.host, security.insecure or device")
     steps.add_argument("--jobs", metavar="N", help="Steps that run at the same time (default: processors)")
     cache = parser.add_argument_group("Cache and registries")
     cache.add_argument("--no-cache", action="store_true", help="Run every step")
@@ -374,6 +408,13 @@ def _build_parser() -> Parser:
     shown = parser.add_argument_group("Output")
     _add_progress(shown)
     shown.add_argument("-q", "--quiet", action="store_true", help="Show no progress, print the image id")
+    shown.add_argument("--check", action="store_true", help="Build nothing, check the Dockerfile: --call check")
+    shown.add_argument(
+        "--call",
+        metavar="METHOD",
+        default="build",
+        help="build (default), or show check, outline or targets of the Dockerfile; with ,format=json as JSON",
+    )
     parser.add_common()
     return parser
 
@@ -640,21 +681,27 @@ def parse_build(arguments: argparse.Namespace, environment: Environment) -> Buil
     from registry.oci.platform import host_platform  # noqa: PLC0415  (not needed for help)
 
     context = _parse_context(arguments, environment)
-    dockerfile, text = _parse_dockerfile(arguments.file, context, environment)
+    dockerfile, text, url = _parse_dockerfile(arguments.file, context, environment)
     tags = _parse_tags(arguments.tag)
     outputs = _parse_outputs(arguments, environment, tags)
+    platforms = _parse_platforms(arguments.platform, environment)
     return BuildRequest(
         context=context,
         root=environment.root(arguments.root),
-        platform=parse_platform_option(arguments.platform, environment) or host_platform(),
+        platform=platforms[0] if platforms else host_platform(),
+        platforms=platforms if len(platforms) > 1 else (),
         build_platform=host_platform(),
         dockerfile=dockerfile,
         dockerfile_text=text,
+        dockerfile_url=url,
+        stdin=environment.stdin() if context == "-" else None,
+        build_contexts=_parse_build_contexts(arguments.build_context, environment),
+        git_environ=environment.variables,
         tags=tags,
         build_args=_parse_build_args(arguments.build_arg, environment),
         target=arguments.target or None,
         labels=_parse_pairs(arguments.label, "--label"),
-        annotations=_parse_pairs(arguments.annotation, "--annotation"),
+        annotations=_parse_annotations(arguments.annotation),
         outputs=outputs,
         compression=_parse_compression(arguments, outputs),
         no_cache=arguments.no_cache,
@@ -664,19 +711,44 @@ def parse_build(arguments: argparse.Namespace, environment: Environment) -> Buil
         add_hosts=parse_hosts(arguments.add_host),
         shm_size=parse_shm_size(arguments.shm_size),
         ulimits=parse_ulimits(arguments.ulimit),
+        secrets=_parse_secrets(arguments.secret, environment),
+        ssh=_parse_ssh(arguments.ssh, environment),
+        allow=_parse_allow(arguments.allow),
         jobs=_parse_jobs(arguments.jobs),
     )
 
 
-def _parse_context(arguments: argparse.Namespace, environment: Environment) -> Path:
+def _parse_secrets(texts: Sequence[str], environment: Environment) -> tuple[SecretSource, ...]:
+    if not texts:
+        return ()
+    from builder.cli.credentials import parse_secret  # noqa: PLC0415  (only with --secret)
+
+    return tuple(parse_secret(text, _split_csv(text), environment) for text in texts)
+
+
+def _parse_ssh(texts: Sequence[str], environment: Environment) -> tuple[SshSource, ...]:
+    if not texts:
+        return ()
+    from builder.cli.credentials import parse_ssh  # noqa: PLC0415  (only with --ssh)
+
+    return tuple(parse_ssh(text, environment) for text in texts)
+
+
+def _parse_allow(texts: Sequence[str]) -> frozenset[str]:
+    if not texts:
+        return frozenset()
+    from builder.cli.credentials import parse_entitlement  # noqa: PLC0415  (only with --allow)
+
+    return frozenset(parse_entitlement(name) for text in texts for name in _split_csv(text))
+
+
+def _parse_context(arguments: argparse.Namespace, environment: Environment) -> Path | str:
     given = [text for text in (arguments.context, arguments.positional_context) if text is not None]
     if len(given) == 2 and given[0] != given[1]:
         raise UsageError(f"two contexts are given: `{given[0]}` and `{given[1]}`", hint="drop one of them")
     text = given[0] if given else "."
-    if text == "-" or "://" in text or text.startswith(("git@", "github.com/")):
-        path = environment.path(text)
-        if text == "-" or not path.exists():
-            raise UsageError(f"a context that is not a folder is not supported yet: `{text}`")
+    if text == "-" or (_is_address(text) and not environment.path(text).exists()):
+        return text
     if not text:
         raise UsageError("the context is empty", hint="write . for the current folder")
     path = environment.path(text)
@@ -693,19 +765,58 @@ def _parse_context(arguments: argparse.Namespace, environment: Environment) -> P
     return path
 
 
-def _parse_dockerfile(text: str | None, context: Path, environment: Environment) -> tuple[Path | None, str | None]:
+def _is_address(text: str) -> bool:
+    """Tell whether a context is looked for elsewhere than on this machine; a folder of that name comes first."""
+    if text.startswith(("http://", "https://", "github.com/")):
+        return True
+    if "@" not in text and "://" not in text:
+        return False
+    from builder.context.git import is_git_url  # noqa: PLC0415  (only for what looks like an address)
+
+    return is_git_url(text)
+
+
+def _parse_build_contexts(texts: Sequence[str], environment: Environment) -> dict[str, Path | str]:
+    """Return the named contexts: a folder as its path, everything else as it is, layouts with an absolute path."""
+    contexts: dict[str, Path | str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"option --build-context: not a name and a value: `{text}`", hint="write it like NAME=DIR")
+        if name.lower() in {"scratch", "context"}:
+            raise UsageError(f"option --build-context: the name cannot be replaced: `{name}`", hint="use another name")
+        layout = value.removeprefix("oci-layout://")
+        if layout != value:
+            contexts[name] = f"oci-layout://{environment.path(layout)}"
+        elif value.startswith("docker-image://") or (_is_address(value) and not environment.path(value).exists()):
+            contexts[name] = value
+        else:
+            contexts[name] = environment.path(value)
+    return contexts
+
+
+def _parse_dockerfile(
+    text: str | None, context: Path | str, environment: Environment
+) -> tuple[Path | None, str | None, str | None]:
+    """Return the path of the Dockerfile, its text, or its address; the path is relative if the context is no folder."""
     if text is None:
-        return None, None
+        return None, None, None
     if text == "-":
+        if context == "-":
+            raise UsageError("the context and the Dockerfile cannot both come from standard input")
         data = environment.read_stdin()
         try:
-            return None, data.decode("utf-8-sig")
+            return None, data.decode("utf-8-sig"), None
         except UnicodeDecodeError as error:
             raise DockerfileError(f"Dockerfile on standard input is not UTF-8, at byte {error.start}") from error
     if text.startswith(("http://", "https://")):
-        raise UsageError(f"a Dockerfile from a URL is not supported yet: `{text}`", hint="fetch it and use `--file -`")
+        return None, None, text
     if not text:
         raise UsageError("option --file: a value is missing")
+    if isinstance(context, str):
+        from pathlib import Path  # noqa: PLC0415  (the module is to be light)
+
+        return Path(text), None, None
     path = environment.path(text)
     if path.is_dir():
         raise DockerfileError(
@@ -716,7 +827,7 @@ def _parse_dockerfile(text: str | None, context: Path, environment: Environment)
         if (context / text).is_file():
             hint = f"did you mean {os.path.relpath(context / text, environment.cwd)}? {hint}"
         raise DockerfileError(f"failed to read dockerfile, no such file: `{text}`", hint=hint)
-    return path, None
+    return path, None, None
 
 
 def parse_platform_option(text: str | None, environment: Environment) -> Platform | None:
@@ -734,8 +845,16 @@ def parse_platform_option(text: str | None, environment: Environment) -> Platfor
     if not text:
         return None
     if "," in text:
-        raise UsageError(f"several platforms at once are not supported yet: `{text}`", hint="run once for each of them")
+        raise UsageError(f"one platform is wanted: `{text}`", hint="run once for each of them")
     return host_platform() if text == "local" else parse_platform(text)
+
+
+def _parse_platforms(texts: Sequence[str], environment: Environment) -> tuple[Platform, ...]:
+    """Return the platforms of all `--platform`, else of `$DOCKER_DEFAULT_PLATFORM`, each once."""
+    from registry.oci.platform import host_platform, parse_platform  # noqa: PLC0415  (not needed for help)
+
+    words = [word.strip() for text in (texts or [environment.platform() or ""]) for word in text.split(",")]
+    return tuple(dict.fromkeys(host_platform() if word == "local" else parse_platform(word) for word in words if word))
 
 
 def _parse_tags(texts: Sequence[str]) -> tuple[Reference, ...]:
@@ -767,6 +886,12 @@ def _parse_build_args(texts: Sequence[str], environment: Environment) -> dict[st
     if epoch is not None:
         values.setdefault("SOURCE_DATE_EPOCH", str(epoch))
     return values
+
+
+def _parse_annotations(texts: Sequence[str]) -> tuple[Annotation, ...]:
+    from builder.image.form import parse_annotations  # noqa: PLC0415  (only with --annotation)
+
+    return tuple(annotation for text in texts for annotation in parse_annotations(text))
 
 
 def _parse_pairs(texts: Sequence[str], option: str) -> dict[str, str]:
@@ -837,9 +962,12 @@ def _parse_output(text: str, environment: Environment, tags: tuple[Reference, ..
     values: dict[str, str] = {}
     for field in fields:
         key, equals, value = field.partition("=")
+        if not equals and key and next(reversed(values), None) == "name":
+            values["name"] += f",{key}"  # name=a,b without the quotes that docker wants
+            continue
         if not equals:
             raise UsageError(f"option --output: not key=value: `{field}`", hint="write it like type=oci,dest=app.tar")
-        values[key.strip().lower()] = value
+        values[key.strip() if key.strip().startswith("annotation") else key.strip().lower()] = value
     type_ = _parse_output_type(values.pop("type", None), text)
     _check_output_keys(type_, values)
     tar = _parse_boolean(values.pop("tar", "true"), "tar")
@@ -879,7 +1007,7 @@ def _parse_output_type(text: str | None, output: str) -> OutputType:
 def _check_output_keys(type_: OutputType, values: Mapping[str, str]) -> None:
     known = _OUTPUT_KEYS[type_.value]
     for key in values:
-        if key not in known:
+        if key not in known and not (key.startswith("annotation") and "name" in known):
             from builder.dockerfile.suggest import nearest  # noqa: PLC0415  (only for typing errors)
 
             near = nearest(key, known)
@@ -899,17 +1027,13 @@ def _parse_boolean(text: str, key: str) -> bool:
 
 
 def _parse_compression(arguments: argparse.Namespace, outputs: Sequence[Output]) -> Compression:
-    """Return the compression of the options, else the one the outputs agree on, else gzip."""
+    """Return the compression of the options, else that of the first output that says one, else gzip."""
     from registry.content.compression import Compression  # noqa: PLC0415  (not needed for help)
 
-    kinds = {o.attributes["compression"] for o in outputs if "compression" in o.attributes}
-    levels = {o.attributes["compression-level"] for o in outputs if "compression-level" in o.attributes}
-    kinds |= {arguments.compression} - {None}
-    levels |= {arguments.compression_level} - {None}
-    if len(kinds) > 1 or len(levels) > 1:
-        raise UsageError("outputs with different compressions are not supported yet", hint="run once for each of them")
-    kind = kinds.pop() if kinds else "gzip"
-    return Compression.parse(kind, levels.pop() if levels else None)
+    kinds = [o.attributes.get("compression") for o in outputs]
+    kind = arguments.compression or next(filter(None, kinds), None) or "gzip"
+    levels = [o.attributes.get("compression-level") for o in outputs if o.attributes.get("compression", kind) == kind]
+    return Compression.parse(kind, arguments.compression_level or next(filter(None, levels), None))
 
 
 def parse_network(text: str) -> NetworkMode:

@@ -10,7 +10,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import UsageError
 
@@ -77,6 +77,18 @@ class Environment:
         if sys.stdin is None:
             raise UsageError("standard input is closed")
         return sys.stdin.buffer.read()
+
+    def stdin(self) -> BinaryIO:
+        """Return standard input as a stream of bytes.
+
+        Raises:
+            UsageError: it is closed, or a terminal.
+        """
+        if sys.stdin is None:
+            raise UsageError("standard input is closed")
+        if self.stdin_tty:
+            raise UsageError("standard input is a terminal", hint="pipe a tar or a Dockerfile into it")
+        return sys.stdin.buffer
 
     def path(self, text: str) -> Path:
         """Return the path that *text* names, seen from the working directory; `~` is left to the shell."""

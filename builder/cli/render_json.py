@@ -112,6 +112,8 @@ def _warning(event: Warned) -> dict[str, Any]:
         warning = {"vertex": event.vertex, **warning}
     if event.detail:
         warning["detail"] = [_base64(event.detail)]
+    if event.url:
+        warning["url"] = event.url
     name, colon, line = event.location.rpartition(":")
     if colon and line.isdigit():
         warning["sourceInfo"] = {"filename": name}

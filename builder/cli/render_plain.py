@@ -219,9 +219,7 @@ class PlainRenderer:
             return
         count = len(self._warnings)
         text = [f"\n {count} warning{'s' if count > 1 else ''} found:\n"]
-        for warning in self._warnings:
-            place = f" ({escape_line(warning.location)})" if warning.location else ""
-            text.append(f" - {escape_line(warning.message)}{place}\n")
+        text += [f" - {escape_line(warning.message)}\n" for warning in self._warnings]
         self._write("".join(text))
 
     def _write(self, text: str) -> None:

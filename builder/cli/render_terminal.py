@@ -271,8 +271,7 @@ class TerminalRenderer:
         count = len(self._warnings)
         self._stream.write(f"\n {count} warning{'s' if count > 1 else ''} found:\n")
         for warning in self._warnings:
-            place = f" ({escape_line(warning.location)})" if warning.location else ""
-            self._stream.write(f" - {escape_line(warning.message)}{place}\n")
+            self._stream.write(f" - {escape_line(warning.message)}\n")
         self._stream.flush()
 
 

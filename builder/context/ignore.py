@@ -13,6 +13,7 @@ Source: moby/patternmatcher, patternmatcher.go and ignorefile/ignorefile.go; spe
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -184,6 +185,12 @@ def compile_patterns(patterns: Iterable[str], *, span: Span | None = None) -> Ig
     """
     trimmed = (pattern.strip(_BLANKS) for pattern in patterns)
     return IgnoreRules([_parse_rule(pattern, span) for pattern in trimmed if pattern])
+
+
+def hides_source(ignore: IgnoreRules | None, path: str) -> bool:
+    """Tell whether a source of COPY and everything below it is ignored; wildcards in it are plain text."""
+    name = posixpath.normpath(f"/{path}").lstrip("/").encode("utf-8", "surrogateescape")
+    return ignore is not None and ignore.matches(name) and not ignore.may_reopen(name)
 
 
 def ignore_file_names(dockerfile: str) -> tuple[str, ...]:

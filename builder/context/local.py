@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from builder.context.digest import digest_selection
 from builder.context.ignore import IgnoreRules, ignore_file_names, parse_ignore
@@ -29,6 +29,42 @@ MAXIMUM_SIZE = 16 << 20
 """Longest Dockerfile or ignore file that is read, in bytes."""
 
 
+class Context(Protocol):
+    """What a build sees of a context, wherever it came from."""
+
+    def select(
+        self, paths: tuple[str, ...], *, excludes: tuple[str, ...], parents: bool, span: Span | None
+    ) -> Selection:
+        """Find what paths of a COPY name.
+
+        Raises:
+            ContextError: one does not exist, or is a wrong pattern.
+        """
+        ...
+
+
+class Selections:
+    """The answers to what COPYs name below one root; the same question is answered once."""
+
+    def __init__(self, root: SourceRoot) -> None:
+        self.root = root
+        self._known: dict[tuple[object, ...], Selection] = {}
+
+    def select(
+        self, paths: tuple[str, ...], *, excludes: tuple[str, ...], parents: bool, span: Span | None
+    ) -> Selection:
+        """Find what paths of a COPY name.
+
+        Raises:
+            ContextError: one does not exist, or is a wrong pattern.
+        """
+        question = (paths, excludes, parents)
+        if question not in self._known:
+            sources = select_sources(self.root, paths, excludes=excludes, parents=parents, span=span)
+            self._known[question] = Selection(root=self.root, sources=sources)
+        return self._known[question]
+
+
 class LocalContext:
     """An open context directory; close it when done.
 
@@ -44,13 +80,21 @@ class LocalContext:
     def __init__(self, path: Path, *, dockerfile: Path | None, text: str | None = None) -> None:
         self.path = path
         self._fd = _open_directory(path)
-        self._selections: dict[tuple[object, ...], Selection] = {}
         try:
             self.dockerfile = SourceFile("Dockerfile", text) if text is not None else self._read_dockerfile(dockerfile)
-            self._root = SourceRoot(fd=self._fd, shown=f"build context `{path}`", ignore=self._read_ignore(dockerfile))
+            root = SourceRoot(fd=self._fd, shown=f"build context `{path}`", ignore=self._read_ignore(dockerfile))
+            self._selections = Selections(root)
         except BaseException:
             self.close()
             raise
+
+    time: int | None = None
+    """When the context was made, in seconds; a directory has no time of its own."""
+
+    @property
+    def root(self) -> SourceRoot:
+        """The directory as COPY sees it."""
+        return self._selections.root
 
     def close(self) -> None:
         """Close the directory. Idempotent."""
@@ -62,11 +106,7 @@ class LocalContext:
         self, paths: tuple[str, ...], *, excludes: tuple[str, ...], parents: bool, span: Span | None
     ) -> Selection:
         """Find what paths of a COPY name; the same question is answered once."""
-        question = (paths, excludes, parents)
-        if question not in self._selections:
-            sources = select_sources(self._root, paths, excludes=excludes, parents=parents, span=span)
-            self._selections[question] = Selection(root=self._root, sources=sources)
-        return self._selections[question]
+        return self._selections.select(paths, excludes=excludes, parents=parents, span=span)
 
     def _read_dockerfile(self, chosen: Path | None) -> SourceFile:
         if chosen is not None:

@@ -9,6 +9,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, BinaryIO
 
+from builder.errors import BuildError
 from runtime.layers.apply import apply_layer
 from runtime.layers.archive import ArchiveWriter
 from runtime.layers.diff import write_changes
@@ -19,13 +20,58 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class _UserFiles(ArchiveWriter):
-    """Writes what a user may own: no other owners, no device nodes, no attributes that grant rights."""
+class FileWriter(ArchiveWriter):
+    """Writes views of file systems into one tar, each in its folder or all over each other.
+
+    Args:
+        write: takes the bytes of the tar.
+    """
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        super().__init__(write)
+        self._epoch: int | None = None
+        self._folder = b""
+        self._seen: set[bytes] = set()
+
+    def add_view(self, view: Path, *, epoch: int | None = None, folder: str = "") -> None:
+        """Write a file system.
+
+        Args:
+            view: where it is mounted.
+            epoch: the time every file gets, in seconds; None keeps theirs.
+            folder: where in the tar it goes; empty for its root.
+
+        Raises:
+            BuildError: without a folder, a file lies where one of an earlier view does.
+        """
+        self._epoch = epoch
+        self._folder = b""
+        if folder:
+            self.add(Entry(folder.encode(), EntryKind.DIRECTORY, 0o755, 0, 0, epoch or 0))
+            self._folder = folder.encode() + b"/"
+        write_changes(view, (), self)
 
     def add(self, entry: Entry, content: int | bytes | BinaryIO | None = None) -> None:
-        """Write one entry, as the calling user's (0 inside the namespace), or leave it out."""
-        if entry.kind not in (EntryKind.CHARACTER, EntryKind.BLOCK):
-            super().add(entry._replace(uid=0, gid=0, xattrs=()), content)
+        """Write one entry in its place, with its time."""
+        if self._epoch is not None:
+            entry = entry._replace(mtime=self._epoch)
+        if self._folder:
+            linkname = entry.linkname
+            if entry.kind is EntryKind.HARDLINK:
+                linkname = self._folder + linkname
+            entry = entry._replace(path=self._folder + entry.path, linkname=linkname)
+        elif entry.kind is not EntryKind.DIRECTORY:
+            self._check(entry.path)
+        super().add(entry, content)
+
+    def _check(self, path: bytes) -> None:
+        if path in self._seen:
+            shown = path.decode("utf-8", "surrogateescape")
+            raise BuildError(
+                f"cannot overwrite a file of another platform: `{shown}`",
+                hint="leave platform-split=false out, so that each platform gets a folder",
+            )
+        self._seen.add(path)
 
 
 def write_tar(view: Path, write: Callable[[bytes], object]) -> None:
@@ -35,13 +81,28 @@ def write_tar(view: Path, write: Callable[[bytes], object]) -> None:
         view: where it is mounted.
         write: takes the tar's bytes.
     """
-    _write_view(view, ArchiveWriter(write))
+    writer = FileWriter(write)
+    writer.add_view(view)
+    writer.finish()
 
 
-def write_directory(view: Path, destination: Path) -> None:
-    """Copy a file system into a directory, made if missing; what lies there stays unless it is overwritten.
+class _UserFiles(FileWriter):
+    """Writes what a user may own: no other owners, no device nodes, no attributes that grant rights."""
+
+    def add(self, entry: Entry, content: int | bytes | BinaryIO | None = None) -> None:
+        """Write one entry, as the calling user's (0 inside the namespace), or leave it out."""
+        if entry.kind not in (EntryKind.CHARACTER, EntryKind.BLOCK):
+            super().add(entry._replace(uid=0, gid=0, xattrs=()), content)
+
+
+def write_directory(destination: Path, write_views: Callable[[FileWriter], None]) -> None:
+    """Copy file systems into a directory, made if missing; what lies there stays unless it is overwritten.
 
     Every file belongs to the calling user, and device nodes are left out.
+
+    Args:
+        destination: the directory.
+        write_views: writes them, on another thread.
     """
     destination.mkdir(parents=True, exist_ok=True)
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -50,7 +111,9 @@ def write_directory(view: Path, destination: Path) -> None:
     def produce() -> None:
         try:
             with os.fdopen(write_end, "wb", buffering=1 << 20) as pipe:
-                _write_view(view, _UserFiles(pipe.write))
+                writer = _UserFiles(pipe.write)
+                write_views(writer)
+                writer.finish()
         except BrokenPipeError:
             pass  # the reader failed and says why
         except BaseException as error:  # noqa: BLE001  carried over to the thread that waits
@@ -61,12 +124,10 @@ def write_directory(view: Path, destination: Path) -> None:
     try:
         with os.fdopen(read_end, "rb", buffering=1 << 20) as pipe:
             apply_layer(pipe, destination)
-    finally:
+    except Exception:
         producer.join()
+        if not failure:
+            raise
+    producer.join()
     if failure:
         raise failure[0]
-
-
-def _write_view(view: Path, writer: ArchiveWriter) -> None:
-    write_changes(view, (), writer)
-    writer.finish()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from builder.errors import BuildError
+from builder.image.index import ImageIndex
 from registry.content.layout import ImageLayout, name_descriptor
 from registry.content.local import LocalBlobStore
 from registry.oci.canonical_json import encode_json
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 
 
-def write_layout(image: Image, blobs: LocalBlobStore, destination: Path, names: Sequence[Reference]) -> None:
+def write_layout(
+    image: Image | ImageIndex, blobs: LocalBlobStore, destination: Path, names: Sequence[Reference]
+) -> None:
     """Add an image to the OCI image layout in *destination*, which is made if missing.
 
     Entries of the layout that are there already stay.
@@ -44,9 +48,9 @@ def write_layout(image: Image, blobs: LocalBlobStore, destination: Path, names: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedImage:
-    """An image and the names it gets where it is written."""
+    """An image, for one platform or several, and the names it gets where it is written."""
 
-    image: Image
+    image: Image | ImageIndex
     names: tuple[Reference, ...]
 
 
@@ -63,6 +67,7 @@ def write_archive(
 
     Raises:
         ContentError: a blob is missing or damaged.
+        BuildError: *docker*, and one is for several platforms.
     """
     writer = ArchiveWriter(write)
     digests = sorted({digest for one in images for digest in blob_digests(one.image)})
@@ -78,8 +83,11 @@ def write_archive(
     writer.finish()
 
 
-def blob_digests(image: Image) -> tuple[Digest, ...]:
-    """List the blobs of an image: layers, config, manifest."""
+def blob_digests(image: Image | ImageIndex) -> tuple[Digest, ...]:
+    """List the blobs of an image: layers, config, manifest; those of all platforms, then the index."""
+    if isinstance(image, ImageIndex):
+        digests = [digest for each in image.images for digest in blob_digests(each)]
+        return tuple(dict.fromkeys([*digests, image.descriptor.digest]))
     layers = [layer.digest for layer in image.manifest.layers]
     return tuple(dict.fromkeys([*layers, image.manifest.config.digest, image.descriptor.digest]))
 
@@ -93,10 +101,15 @@ def _documents(images: Sequence[NamedImage], *, docker: bool) -> Iterator[tuple[
 
 
 def _docker_entry(one: NamedImage) -> dict[str, object]:
+    image = one.image
+    if isinstance(image, ImageIndex):
+        raise BuildError(
+            "docker exporter does not currently support exporting manifest lists", hint="write type=oci instead"
+        )
     return {
-        "Config": _blob_name(one.image.manifest.config.digest),
+        "Config": _blob_name(image.manifest.config.digest),
         "RepoTags": [name.familiar() for name in one.names if name.tag] or None,
-        "Layers": [_blob_name(layer.digest) for layer in one.image.manifest.layers],
+        "Layers": [_blob_name(layer.digest) for layer in image.manifest.layers],
     }
 
 

@@ -7,6 +7,7 @@ Source: image-spec, config.md and manifest.md; the times of history entries foll
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from registry.content.image import Image
@@ -14,8 +15,11 @@ from registry.oci.descriptor import Descriptor
 from registry.oci.image_config import History
 from registry.oci.manifest import Manifest
 from registry.oci.media_types import (
+    DOCKER_CONFIG,
+    DOCKER_MANIFEST,
     OCI_CONFIG,
     OCI_MANIFEST,
+    docker_layer_media_type,
     is_nondistributable,
     layer_compression,
     oci_layer_media_type,
@@ -50,7 +54,9 @@ def assemble_image(
     descriptors: Sequence[Descriptor],
     blobs: LocalBlobStore,
     *,
-    annotations: Mapping[str, str],
+    annotations: Mapping[str, str] = MappingProxyType({}),
+    descriptor_annotations: Mapping[str, str] = MappingProxyType({}),
+    docker_types: bool = False,
     epoch: str | None,
 ) -> Image:
     """Write config and manifest of a solved plan to the store.
@@ -62,32 +68,43 @@ def assemble_image(
         descriptors: the stored form of each of *layers*.
         blobs: where config and manifest go.
         annotations: annotations of the manifest.
+        descriptor_annotations: annotations of the descriptor that names the manifest.
+        docker_types: write Docker's media types for manifest and config; *descriptors* have theirs already.
         epoch: RFC 3339 time that stands for the present in new history entries, or None.
     """
     history = _history(plan, layers, made, epoch)
     config = replace(
         plan.config,
-        created=history[-1].created if history else epoch,
+        created=epoch or (history[-1].created if history else None),
         diff_ids=tuple(layer.diff_id for layer in layers),
         history=history,
     )
     stored = blobs.put(config.to_bytes())
     manifest = Manifest(
-        config=Descriptor(media_type=OCI_CONFIG, digest=stored.digest, size=stored.size),
+        config=Descriptor(
+            media_type=DOCKER_CONFIG if docker_types else OCI_CONFIG, digest=stored.digest, size=stored.size
+        ),
         layers=tuple(descriptors),
-        media_type=OCI_MANIFEST,
+        media_type=DOCKER_MANIFEST if docker_types else OCI_MANIFEST,
         annotations=dict(annotations),
     )
     stored = blobs.put(manifest.to_bytes())
-    descriptor = Descriptor(media_type=OCI_MANIFEST, digest=stored.digest, size=stored.size, platform=config.platform)
+    descriptor = Descriptor(
+        media_type=manifest.media_type,
+        digest=stored.digest,
+        size=stored.size,
+        platform=config.platform,
+        annotations=dict(descriptor_annotations),
+    )
     return Image(descriptor=descriptor, manifest=manifest, config=config)
 
 
-def layer_descriptor(stored: Descriptor) -> Descriptor:
-    """Say in OCI's words what is known of a stored layer; what may not be redistributed stays as it is."""
+def layer_descriptor(stored: Descriptor, *, docker_types: bool = False) -> Descriptor:
+    """Say in OCI's or Docker's words what is known of a stored layer; what may not be redistributed stays as it is."""
     if is_nondistributable(stored.media_type):
         return stored
-    media_type = oci_layer_media_type(layer_compression(stored.media_type) or "uncompressed")
+    name_type = docker_layer_media_type if docker_types else oci_layer_media_type
+    media_type = name_type(layer_compression(stored.media_type) or "uncompressed")
     return Descriptor(media_type=media_type, digest=stored.digest, size=stored.size)
 
 

@@ -12,17 +12,29 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, assert_never
 
 from builder.dockerfile import instructions as dockerfile
 from builder.dockerfile.instructions import InlineFile
-from builder.dockerfile.words import expand, expand_heredoc
+from builder.dockerfile.words import Expansion, expand, expand_heredoc
 from builder.errors import DockerfileError
 from builder.plan import history_text
 from builder.plan.build_args import automatic_args, global_args, proxy_environ
+from builder.plan.check_values import (
+    NO_CHECKS,
+    PlanChecks,
+    check_base_platform,
+    check_from_lines,
+    check_ports,
+    check_sources,
+    check_unset,
+)
+from builder.plan.entitlements import check_entitlements
+from builder.plan.epoch import EPOCH_ARG, parse_epoch
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.image_state import StageState, destination_path, start_from_image, start_from_scratch
+from builder.plan.link import is_linked
 from builder.plan.ports import parse_ports
 from builder.plan.signals import is_signal
 from builder.source import Span
@@ -33,7 +45,10 @@ from registry.oci.platform import Platform, parse_platform
 from registry.oci.reference import Reference, parse_reference
 
 if TYPE_CHECKING:
+    from builder.context.named import NamedContext, NamedContexts
+    from builder.context.remote import RemoteSource
     from builder.dockerfile.stages import Dockerfile, Stage
+    from builder.plan.mounts import PlannedMount
     from builder.request import BuildRequest
 
 SCRATCH = "scratch"
@@ -47,20 +62,31 @@ _URL = re.compile(r"https?://|git://|ssh://|git@", re.IGNORECASE)
 _WITH_LAYER = (dockerfile.Run, dockerfile.Copy, dockerfile.Add, dockerfile.Workdir)
 
 
-def convert(source: Dockerfile, request: BuildRequest, resolve_image: ResolveImage) -> Plan:
+def convert(
+    source: Dockerfile,
+    request: BuildRequest,
+    resolve_image: ResolveImage,
+    *,
+    context_time: int | None = None,
+    checks: PlanChecks = NO_CHECKS,
+    contexts: NamedContexts | None = None,
+) -> Plan:
     """Plan the target stage of a Dockerfile.
 
     Args:
         source: the stages.
         request: target, arguments, platform, network and caching wishes.
         resolve_image: finds base images; asked only for stages that are needed.
+        context_time: what `SOURCE_DATE_EPOCH=context` means, in seconds; None if the context has no time.
+        checks: is told of build checks that fail.
+        contexts: what stands for names of stages and images.
 
     Raises:
         DockerfileError: an instruction cannot be carried out as written.
         RegistryError: a base image cannot be found.
     """
     target = source.get_target(request.target)
-    converter = _Converter(source, request, resolve_image, target)
+    converter = _Converter(source, request, resolve_image, target, context_time, checks, contexts)
     state = converter.stage_state(target)
     config = replace(state.config, labels={**state.config.labels, **request.labels})
     return Plan(
@@ -69,6 +95,8 @@ def convert(source: Dockerfile, request: BuildRequest, resolve_image: ResolveIma
         base=state.base,
         base_history=state.base_history,
         history=tuple(state.history),
+        platform=request.platform,
+        epoch=converter.epoch,
     )
 
 
@@ -79,18 +107,13 @@ class _Scope:
     environ: Mapping[str, str]
     escape: str
     span: Span
+    unset: set[str] = field(default_factory=set)
 
     def text(self, word: str) -> str:
-        try:
-            return expand(word, self.environ.get, escape=self.escape).text
-        except DockerfileError as error:
-            raise DockerfileError(error.message, hint=error.hint, span=self.span) from error
+        return self._expand(word).text
 
     def words(self, word: str) -> tuple[str, ...]:
-        try:
-            return expand(word, self.environ.get, escape=self.escape).words
-        except DockerfileError as error:
-            raise DockerfileError(error.message, hint=error.hint, span=self.span) from error
+        return self._expand(word).words
 
     def optional(self, word: str | None) -> str | None:
         return None if word is None else self.text(word)
@@ -99,15 +122,35 @@ class _Scope:
         if not file.expand:
             return file
         try:
-            text = expand_heredoc(file.text, self.environ.get).text
+            expansion = expand_heredoc(file.text, self.environ.get)
         except DockerfileError as error:
             raise DockerfileError(error.message, hint=error.hint, span=self.span) from error
-        return InlineFile(name=self.text(file.name), text=text, expand=False)
+        self.unset |= expansion.unmatched
+        return InlineFile(name=self.text(file.name), text=expansion.text, expand=False)
+
+    def _expand(self, word: str) -> Expansion:
+        try:
+            expansion = expand(word, self.environ.get, escape=self.escape)
+        except DockerfileError as error:
+            raise DockerfileError(error.message, hint=error.hint, span=self.span) from error
+        self.unset |= expansion.unmatched
+        return expansion
 
 
 class _Converter:
-    def __init__(self, source: Dockerfile, request: BuildRequest, resolve_image: ResolveImage, target: Stage) -> None:
+    def __init__(
+        self,
+        source: Dockerfile,
+        request: BuildRequest,
+        resolve_image: ResolveImage,
+        target: Stage,
+        context_time: int | None,
+        checks: PlanChecks,
+        contexts: NamedContexts | None,
+    ) -> None:
+        self._contexts = contexts
         self._source = source
+        self._checks = checks
         self._request = request
         self._resolve_image = resolve_image
         self._escape = source.directives.escape
@@ -118,7 +161,10 @@ class _Converter:
             target=request.platform, build=request.build_platform, stage=request.target or target.name or "default"
         )
         self._global_args = global_args(source.meta_args, automatic, request.build_args, self._expand_global)
-        for stage in self._reachable(target):
+        epoch = self._global_args.get(EPOCH_ARG, request.build_args.get(EPOCH_ARG))
+        self.epoch = parse_epoch(epoch, context_time=context_time)
+        check_from_lines(source, self._global_args, automatic, checks.warn)
+        for stage in source.stages if checks.all_stages else self._reachable(target):
             self.stage_state(stage)
 
     # Stages
@@ -135,8 +181,12 @@ class _Converter:
         pending = [target]
         while pending:
             stage = pending.pop()
+            if stage.name and self._find_context(stage.name, self._request.platform):
+                continue  # it is replaced, and needs nothing
             names = [self._base_name(stage)]
             names += [i.from_ for i in stage.instructions if isinstance(i, dockerfile.Copy) and i.from_]
+            runs = (i for i in stage.instructions if isinstance(i, dockerfile.Run))
+            names += [mount.from_ for run in runs for mount in run.mounts if mount.from_]
             for name in names:
                 needed = self._find_earlier(name, stage)
                 if needed is not None and needed.index not in found:
@@ -168,9 +218,43 @@ class _Converter:
             return stage.name
         return f"stage-{stage.index}" if len(self._source.stages) > 1 else ""
 
+    def _find_context(self, name: str, platform: Platform) -> NamedContext | None:
+        return self._contexts.find(name, platform) if self._contexts else None
+
+    def _start_from_context(
+        self, context: NamedContext, platform: Platform, label: str, name: str, span: Span
+    ) -> StageState:
+        """Begin a stage, or replace one, with a named context."""
+        if context.kind == "directory":
+            state = start_from_scratch(platform, stage_name=label)
+            state.advance(self._context_vertex(context, span), f"FROM {name}{HISTORY_SUFFIX}")
+            return state
+        image = self._context_image(context, platform, span)
+        vertex = self._image_vertex(image, context.value, f"[context {name}] FROM {context.value}", span)
+        return start_from_image(image, vertex, stage_name=label)
+
+    def _context_image(self, context: NamedContext, platform: Platform, span: Span) -> Image:
+        if context.kind == "image" or self._contexts is None:
+            return self._image(context.value, platform, span)
+        try:
+            return self._contexts.load_layout(context, platform)
+        except RegistryError as error:
+            raise DockerfileError(error.message, hint=error.hint, span=span) from error
+
+    def _context_vertex(self, context: NamedContext, span: Span) -> Vertex:
+        """Plan the file system that holds a whole named context."""
+        name = f"[context {context.key}] load {context.key}"
+        op = CopyFiles(instruction="COPY", paths=("/",), destination="/", context=context.key, epoch=self.epoch)
+        return Vertex(op=op, name=name, text=name, stage="", span=span, no_cache=self._request.no_cache)
+
     def _convert_stage(self, stage: Stage) -> StageState:
+        replaced = self._find_context(stage.name, self._platform(stage)) if stage.name else None
+        if replaced is not None and stage.name:
+            label = self._stage_label(stage)
+            return self._start_from_context(replaced, self._platform(stage), label, stage.name, stage.base.span)
         state, triggers = self._start(stage)
         state.steps = 1 + _count_steps(triggers) + _count_steps(stage.instructions)
+        state.prefix = self._prefix(state.platform)
         for instruction in (*triggers, *stage.instructions):
             self._dispatch(instruction, state, stage)
         return state
@@ -186,12 +270,23 @@ class _Converter:
         if earlier is not None:
             state = self.stage_state(earlier).inherit(stage_name=label)
             return state, self._triggers.get(earlier.index, [])
-        image = self._image(name, platform, stage.base.span)
+        named = self._find_context(name, platform)
+        if named is not None and named.kind == "directory":
+            return self._start_from_context(named, platform, label, name, stage.base.span), []
+        image = (
+            self._context_image(named, platform, stage.base.span)
+            if named
+            else self._image(name, platform, stage.base.span)
+        )
+        check_base_platform(name, platform, image.config.platform, stage.base.span, self._checks.warn)
         triggers = [dockerfile.parse_on_build(text, name=f"ONBUILD of {name}") for text in image.config.on_build]
         steps = 1 + _count_steps(triggers) + _count_steps(stage.instructions)
-        prefix = f"{label} 1/{steps}" if label else f"1/{steps}"
+        prefix = " ".join(part for part in (self._prefix(platform), label, f"1/{steps}") if part)
         vertex = self._image_vertex(image, name, f"[{prefix}] FROM {name}", stage.base.span)
         return start_from_image(image, vertex, stage_name=label), triggers
+
+    def _prefix(self, platform: Platform) -> str:
+        return str(platform) if len(self._request.platforms) > 1 else ""
 
     def _platform(self, stage: Stage) -> Platform:
         if stage.base.platform is None:
@@ -244,7 +339,7 @@ class _Converter:
             case dockerfile.Label():
                 _label(instruction, state, scope)
             case dockerfile.Expose():
-                _expose(instruction, state, scope)
+                check_ports(_expose(instruction, state, scope), instruction.span, self._checks.warn)
             case dockerfile.Volume():
                 _volume(instruction, state, scope)
             case dockerfile.User():
@@ -262,11 +357,13 @@ class _Converter:
                 state.config = replace(state.config, author=instruction.name)
                 state.note(f"MAINTAINER {instruction.name}")
             case dockerfile.Cmd():
+                self._check_command(instruction, instruction.command, state)
                 words = _command(instruction.command, state)
                 state.config = replace(state.config, cmd=words, args_escaped=True)
                 state.has_cmd = True
                 state.note(f"CMD {history_text.quote_list(words)}")
             case dockerfile.Entrypoint():
+                self._check_command(instruction, instruction.command, state)
                 words = _command(instruction.command, state)
                 cmd = state.config.cmd if state.has_cmd else None
                 state.config = replace(state.config, entrypoint=words, cmd=cmd)
@@ -277,13 +374,16 @@ class _Converter:
                 state.config = replace(state.config, on_build=(*state.config.on_build, instruction.text))
                 self._triggers.setdefault(stage.index, []).append(instruction.instruction)
             case dockerfile.Run():
-                self._run(instruction, state, scope)
+                self._run(instruction, state, scope, stage)
             case dockerfile.Copy() | dockerfile.Add():
                 self._copy(instruction, state, scope, stage)
             case dockerfile.From():
                 raise DockerfileError("FROM is not allowed here", span=instruction.span)
             case _:
                 assert_never(instruction)
+        if scope.unset:
+            declared = [name for name, _ in state.build_args]
+            check_unset(instruction, scope.unset, declared, state.environ, self._checks.warn)
 
     def _arg(self, instruction: dockerfile.Arg, state: StageState, scope: _Scope) -> None:
         shown: list[str] = []
@@ -299,8 +399,23 @@ class _Converter:
             shown.append(name if value is None else f"{name}={value}")
         state.note(f"ARG {' '.join(shown)}")
 
+    def _check_command(
+        self, instruction: dockerfile.Cmd | dockerfile.Entrypoint, command: dockerfile.CommandLine, state: StageState
+    ) -> None:
+        if command.shell_form and not state.config.shell:
+            keyword = instruction.node.keyword_word.text
+            self._checks.warn(
+                "JSONArgsRecommended",
+                f"JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals",
+                instruction.span,
+            )
+
     def _workdir(self, instruction: dockerfile.Workdir, state: StageState, scope: _Scope) -> None:
         written = scope.text(instruction.path)
+        if not written.startswith("/") and not state.has_workdir:
+            message = f'Relative workdir "{written}" can have unexpected results if the base image changes'
+            self._checks.warn("WorkdirRelativePath", message, instruction.span)
+        state.has_workdir = True
         path = (
             written if written.startswith("/") else posixpath.normpath(posixpath.join(state.working_directory, written))
         )
@@ -309,23 +424,19 @@ class _Converter:
         if clean == "/":
             state.note(f"WORKDIR {path}")
             return
-        vertex = self._vertex(instruction, state, MakeDirectory(path=clean, user=state.config.user))
+        op = MakeDirectory(path=clean, user=state.config.user, epoch=self.epoch)
+        vertex = self._vertex(instruction, state, op)
         state.advance(vertex, f"WORKDIR {path}")
 
-    def _run(self, instruction: dockerfile.Run, state: StageState, scope: _Scope) -> None:
-        if instruction.mounts:
-            raise _not_yet("RUN --mount", instruction)
-        if instruction.devices:
-            raise _not_yet("RUN --device", instruction)
-        if instruction.security != "sandbox":
-            raise _not_yet("RUN --security=insecure", instruction)
+    def _run(self, instruction: dockerfile.Run, state: StageState, scope: _Scope, stage: Stage) -> None:
+        check_entitlements(instruction, self._request.allow)
         if instruction.network == "host" and self._request.network == "none":
             raise DockerfileError(
                 "RUN --network=host is not allowed when the build's network is none",
                 hint="build with --network host",
                 span=instruction.span,
             )
-        del scope  # nothing in a RUN is expanded by the builder
+        mounts, sources = self._mounts(instruction, state, scope, stage)  # nothing else in a RUN is expanded
         files: tuple[tuple[str, str], ...] = ()
         words = instruction.command.words
         if instruction.command.shell_form:
@@ -346,42 +457,69 @@ class _Converter:
             hidden_environ=proxy_environ(given, [name for name, _ in state.build_args]),
             cwd=state.working_directory,
             user=state.config.user,
+            platform=str(state.platform),
             network="none" if network == "none" else "host",
             hostname=given.get("BUILDKIT_SANDBOX_HOSTNAME", DEFAULT_HOSTNAME),
             add_hosts=self._request.add_hosts,
             shm_size=self._request.shm_size,
             ulimits=self._request.ulimits,
             files=files,
+            mounts=mounts,
+            insecure=instruction.security == "insecure",
         )
         build_args = [(name, state.environ.get(name, value)) for name, value in state.build_args]
         text = history_text.run_command(words, build_args)
-        state.advance(self._vertex(instruction, state, op), f"RUN {text}{HISTORY_SUFFIX}")
+        state.advance(self._vertex(instruction, state, op, sources=sources), f"RUN {text}{HISTORY_SUFFIX}")
+
+    def _mounts(
+        self, instruction: dockerfile.Run, state: StageState, scope: _Scope, stage: Stage
+    ) -> tuple[tuple[PlannedMount, ...], tuple[Vertex, ...]]:
+        """Plan the mounts of a RUN; return them and what they read from."""
+        if not instruction.mounts:
+            return (), ()
+        from builder.plan.mounts import plan_mounts  # noqa: PLC0415  it defines many dataclasses
+
+        return plan_mounts(
+            instruction.mounts,
+            expand=scope.text,
+            working_directory=state.working_directory,
+            namespace=self._request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
+            find_source=lambda name: self._mount_source(instruction, name, stage),
+        )
 
     def _copy(
         self, instruction: dockerfile.Copy | dockerfile.Add, state: StageState, scope: _Scope, stage: Stage
     ) -> None:
         keyword = "COPY" if isinstance(instruction, dockerfile.Copy) else "ADD"
         paths = tuple(scope.text(path) for path in instruction.sources)
-        for path in paths:
-            if _URL.match(path):
-                raise self._refuse_url(keyword, path, instruction)
+        local = paths
+        remotes: tuple[RemoteSource, ...] = ()
+        if any(_URL.match(path) for path in paths) or (
+            isinstance(instruction, dockerfile.Add) and instruction.checksum
+        ):
+            local, remotes = self._remote_sources(instruction, paths, scope)
         destination = scope.text(instruction.destination)
         chown, chmod = scope.optional(instruction.chown), scope.optional(instruction.chmod)
         inline = tuple(scope.heredoc(file) for file in instruction.files)
         source: Vertex | None = None
+        context: str | None = None
         if isinstance(instruction, dockerfile.Copy) and instruction.from_ is not None:
-            source = self._copy_source(instruction, instruction.from_, stage)
-        if isinstance(instruction, dockerfile.Add) and (instruction.checksum or instruction.keep_git_dir):
+            named = self._find_context(instruction.from_, self._request.platform)
+            if named is not None and named.kind == "directory":
+                context = named.key
+            else:
+                source = self._copy_source(instruction, instruction.from_, stage)
+        else:
+            check_sources(keyword, local, instruction.span, self._checks)
+        if isinstance(instruction, dockerfile.Add) and instruction.keep_git_dir and not remotes:
             raise DockerfileError(
-                "checksum requires HTTP(S) or Git sources"
-                if instruction.checksum
-                else "--keep-git-dir requires Git sources",
-                hint="remove the flag",
-                span=instruction.span,
+                "--keep-git-dir requires Git sources", hint="remove --keep-git-dir", span=instruction.span
             )
         op = CopyFiles(
             instruction=keyword,
-            paths=paths,
+            paths=local,
+            remotes=remotes,
+            context=context,
             inline=inline,
             destination=destination_path(destination, state.working_directory),
             chown=chown,
@@ -389,6 +527,8 @@ class _Converter:
             exclude=instruction.exclude,
             parents=isinstance(instruction, dockerfile.Copy) and instruction.parents,
             unpack=isinstance(instruction, dockerfile.Add) and instruction.unpack is not False,
+            link=is_linked(instruction, chown),
+            epoch=self.epoch,
         )
         vertex = self._vertex(instruction, state, op, sources=(source,) if source else ())
         flags = ["--parents"] if op.parents else []
@@ -396,16 +536,36 @@ class _Converter:
         flags += [f"--chmod={chmod}"] if chmod is not None else []
         names = [f"<<{file.name}" for file in inline]
         shown = " ".join([keyword, *flags, *paths, *names, destination])
+        if remotes:
+            from builder.plan.remote_sources import redact  # noqa: PLC0415  as in _remote_sources
+
+            shown = redact(shown)
         state.advance(vertex, shown + HISTORY_SUFFIX)
 
-    def _refuse_url(self, keyword: str, path: str, instruction: dockerfile.Copy | dockerfile.Add) -> DockerfileError:
-        if keyword == "ADD":
-            return _not_yet("ADD of a URL", instruction)
-        return DockerfileError(
-            f"source can't be a URL for COPY: `{path}`", hint="use ADD, which fetches URLs", span=instruction.span
-        )
+    def _remote_sources(
+        self, instruction: dockerfile.Copy | dockerfile.Add, paths: tuple[str, ...], scope: _Scope
+    ) -> tuple[tuple[str, ...], tuple[RemoteSource, ...]]:
+        """Split the sources of an ADD into paths and what comes from the network."""
+        if isinstance(instruction, dockerfile.Copy):
+            raise DockerfileError(
+                f"source can't be a URL for COPY: `{next(path for path in paths if _URL.match(path))}`",
+                hint="use ADD, which fetches URLs",
+                span=instruction.span,
+            )
+        from builder.plan.remote_sources import split_sources  # noqa: PLC0415  most files name no address
 
-    def _copy_source(self, instruction: dockerfile.Copy, name: str, stage: Stage) -> Vertex | None:
+        return split_sources(instruction, paths, scope.optional(instruction.checksum))
+
+    def _mount_source(self, instruction: dockerfile.Run, name: str, stage: Stage) -> Vertex:
+        if name.isdecimal():
+            raise DockerfileError(
+                f"a mount cannot be from a stage by its number: `{name}`",
+                hint="give the stage a name with AS, and write from=NAME",
+                span=instruction.span,
+            )
+        return self._copy_source(instruction, name, stage) or _EMPTY
+
+    def _copy_source(self, instruction: dockerfile.Copy | dockerfile.Run, name: str, stage: Stage) -> Vertex | None:
         """Find what `--from` names: an earlier stage by name or number, else an image."""
         if "$" in name:
             raise DockerfileError(
@@ -425,6 +585,12 @@ class _Converter:
             )
         if name == SCRATCH:
             return _EMPTY
+        named = self._find_context(name, self._request.platform)
+        if named is not None and named.kind == "directory":
+            return self._context_vertex(named, instruction.span)
+        if named is not None:
+            image = self._context_image(named, self._request.platform, instruction.span)
+            return self._image_vertex(image, name, f"FROM {name}", instruction.span)
         image = self._image(name, self._request.platform, instruction.span)
         return self._image_vertex(image, name, f"FROM {name}", instruction.span)
 
@@ -437,6 +603,10 @@ class _Converter:
         sources: tuple[Vertex, ...] = (),
     ) -> Vertex:
         text = " ".join(instruction.original.split())
+        if isinstance(op, CopyFiles) and op.remotes:
+            from builder.plan.remote_sources import redact  # noqa: PLC0415  as in _remote_sources
+
+            text = redact(text)
         stages = self._request.no_cache_stages
         return Vertex(
             op=op,
@@ -457,10 +627,6 @@ def _count_steps(instructions: Iterable[dockerfile.Instruction]) -> int:
     return sum(isinstance(instruction, _WITH_LAYER) for instruction in instructions)
 
 
-def _not_yet(what: str, instruction: dockerfile.Instruction) -> DockerfileError:
-    return DockerfileError(f"{what} is not supported yet", hint="rewrite the step without it", span=instruction.span)
-
-
 def _command(command: dockerfile.CommandLine, state: StageState) -> tuple[str, ...]:
     return (*state.shell, *command.words) if command.shell_form else command.words
 
@@ -478,11 +644,13 @@ def _label(instruction: dockerfile.Label, state: StageState, scope: _Scope) -> N
     state.note("LABEL " + " ".join(f"{name}={value}" for name, value in pairs))
 
 
-def _expose(instruction: dockerfile.Expose, state: StageState, scope: _Scope) -> None:
+def _expose(instruction: dockerfile.Expose, state: StageState, scope: _Scope) -> list[str]:
+    """Add the ports; return them as they are written, expanded."""
     words = [word for written in instruction.ports for word in scope.words(written)]
     ports = sorted({port for word in words for port in parse_ports(word, instruction.span)})
     state.config = replace(state.config, exposed_ports=tuple(sorted({*state.config.exposed_ports, *ports})))
     state.note(f"EXPOSE {history_text.plain_list(ports)}")
+    return words
 
 
 def _volume(instruction: dockerfile.Volume, state: StageState, scope: _Scope) -> None:

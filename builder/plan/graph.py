@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 from builder.cache.key import Ingredient, derive_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from builder.context.remote import RemoteSource
     from builder.dockerfile.instructions import InlineFile
+    from builder.plan.mounts import PlannedMount
     from builder.source import Span
     from registry.content.image import Image
     from registry.oci.image_config import History, ImageConfig
+    from registry.oci.platform import Platform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +50,9 @@ class RunCommand:
     """Run a command on the parent's file system.
 
     *environ* is ordered and complete but for HOME; *hidden_environ* (the proxy variables) is given to the command and
-    enters neither the key nor the history. *user* is as written. *network* is `host` or `none`. *files* are mounted
-    read-only under `/dev/pipes` (here-documents that are programs), as name and content.
+    enters neither the key nor the history. *user* is as written, *platform* the one the command is made for. *network* is `host` or `none`. *files* are mounted
+    read-only under `/dev/pipes` (here-documents that are programs), as name and content. *mounts* read from the sources
+    of the vertex. *insecure* lifts the restrictions of the sandbox.
     """
 
     args: tuple[str, ...]
@@ -56,12 +60,15 @@ class RunCommand:
     hidden_environ: tuple[tuple[str, str], ...] = ()
     cwd: str
     user: str
+    platform: str = ""
     network: str
     hostname: str
     add_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int
     ulimits: tuple[tuple[str, int, int], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[PlannedMount, ...] = ()
+    insecure: bool = False
 
     def ingredients(self) -> tuple[Ingredient, ...]:
         """Name what decides the result; the addresses of extra hosts do not, their names do."""
@@ -71,12 +78,15 @@ class RunCommand:
             *((f"environment {name}", value) for name, value in self.environ),
             ("working directory", self.cwd),
             ("user", self.user),
+            ("platform", self.platform),
             ("network", self.network),
             ("hostname", self.hostname),
             *(("extra host", name) for name, _ in self.add_hosts),
             ("shared memory", str(self.shm_size)),
             *((f"limit {name}", f"{soft}:{hard}") for name, soft, hard in self.ulimits),
             *((f"file {name}", content) for name, content in self.files),
+            *(ingredient for mount in self.mounts for ingredient in mount.ingredients()),
+            *((("security", "insecure"),) if self.insecure else ()),
         )
 
 
@@ -85,7 +95,10 @@ class CopyFiles:
     """Copy files onto the parent's file system, from the context or from the first source vertex.
 
     *paths* are expanded source arguments, *inline* files whose text is expanded; *destination* is absolute, with its trailing slash if it was written with
-    one; *unpack* is ADD's treatment of local archives. *instruction* is "COPY" or "ADD", for messages.
+    one; *unpack* is ADD's treatment of local archives. *link* makes a layer that knows nothing of those below it.
+    *epoch* is the time, in seconds, of what is made new; None is the present. *instruction* is "COPY" or "ADD", for
+    messages. *remotes* come from the network. *context* names the named context that *paths* are in, None is the
+    build context.
     """
 
     instruction: str
@@ -97,6 +110,18 @@ class CopyFiles:
     exclude: tuple[str, ...] = ()
     parents: bool = False
     unpack: bool = False
+    link: bool = False
+    epoch: int | None = None
+    remotes: tuple[RemoteSource, ...] = ()
+    context: str | None = None
+
+    def identity(self) -> tuple[Ingredient, ...]:
+        """Name what tells it from another op whatever the content is."""
+        return (
+            *(("path", path) for path in self.paths),
+            *(("remote", repr(remote)) for remote in self.remotes),
+            *(() if self.context is None else (("context", self.context),)),
+        )
 
     def ingredients(self) -> tuple[Ingredient, ...]:
         """Name what decides the result beside the content that is copied."""
@@ -110,19 +135,26 @@ class CopyFiles:
             *(("exclude", pattern) for pattern in self.exclude),
             ("parents", str(self.parents)),
             ("unpack", str(self.unpack)),
+            *((("link", str(self.link)),) if self.link else ()),
+            *(() if self.epoch is None else (("epoch", str(self.epoch)),)),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakeDirectory:
-    """Make a working directory where it is missing, owned by *user* (as written in USER, empty for root)."""
+    """Make a working directory where it is missing, owned by *user* (as written in USER, empty for root).
+
+    *epoch* is its time in seconds; None is the present.
+    """
 
     path: str
     user: str
+    epoch: int | None = None
 
     def ingredients(self) -> tuple[Ingredient, ...]:
         """Name what decides the result."""
-        return (("op", "directory"), ("path", self.path), ("user", self.user))
+        epoch = () if self.epoch is None else (("epoch", str(self.epoch)),)
+        return (("op", "directory"), ("path", self.path), ("user", self.user), *epoch)
 
 
 Op = BaseImage | EmptyFileSystem | RunCommand | CopyFiles | MakeDirectory
@@ -149,7 +181,8 @@ class Vertex:
 
     def __post_init__(self) -> None:
         inputs = [("parent", self.parent.digest if self.parent else ""), *(("source", s.digest) for s in self.sources)]
-        paths = [("path", path) for path in self.op.paths] if isinstance(self.op, CopyFiles) else []
+        paths = list(self.op.identity()) if isinstance(self.op, CopyFiles) else []
+        paths += [("mount", mount.identity()) for mount in self.op.mounts] if isinstance(self.op, RunCommand) else []
         definition = [*self.op.ingredients(), *paths, *inputs]
         object.__setattr__(self, "digest", f"sha256:{derive_key(definition)}")
 
@@ -172,7 +205,8 @@ class Plan:
     """What has to happen for a target, and the image that comes of it.
 
     *config* holds everything but `created`, `history` and `rootfs`; *base_history* are the entries of the base image
-    as they stand, *history* those of this build in order. *vertex* None is the empty file system.
+    as they stand, *history* those of this build in order. *vertex* None is the empty file system. *epoch* stands for
+    the present, in seconds; None leaves the clock in charge. *platform* is the one that was asked for.
     """
 
     vertex: Vertex | None
@@ -180,14 +214,22 @@ class Plan:
     base: Image | None
     base_history: tuple[History, ...]
     history: tuple[HistoryDraft, ...]
+    platform: Platform
+    epoch: int | None = None
 
     def vertices(self) -> tuple[Vertex, ...]:
         """List every vertex once, inputs before those that need them."""
-        ordered: dict[str, Vertex] = {}
-        if self.vertex is not None:
-            for vertex in _walk(self.vertex):
+        return list_vertices([self])
+
+
+def list_vertices(plans: Iterable[Plan]) -> tuple[Vertex, ...]:
+    """List every vertex of some plans once, inputs before those that need them; what plans share stands once."""
+    ordered: dict[str, Vertex] = {}
+    for plan in plans:
+        if plan.vertex is not None:
+            for vertex in _walk(plan.vertex):
                 ordered.setdefault(vertex.digest, vertex)
-        return tuple(ordered.values())
+    return tuple(ordered.values())
 
 
 def _walk(target: Vertex) -> Iterator[Vertex]:

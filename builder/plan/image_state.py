@@ -21,7 +21,9 @@ class StageState:
     """A stage while it is converted, instruction by instruction.
 
     *environ* is what steps see: ENV and valued ARGs, the later of two of one name wins. *build_args* are the ARGs
-    declared so far in order, for the history of RUN. *has_cmd* says that this stage set CMD itself.
+    declared so far in order, for the history of RUN. *has_cmd* says that this stage set CMD itself,
+    *has_workdir* that this file has a WORKDIR before. *prefix* stands
+    before the names of steps: the platform, where there are several.
     """
 
     config: ImageConfig
@@ -33,7 +35,9 @@ class StageState:
     environ: dict[str, str] = field(default_factory=dict)
     build_args: list[tuple[str, str]] = field(default_factory=list)
     has_cmd: bool = False
+    has_workdir: bool = False
     stage_name: str = ""
+    prefix: str = ""
     step: int = 1
     steps: int = 1
 
@@ -58,6 +62,7 @@ class StageState:
             history=list(self.history),
             environ=dict(self.environ),
             build_args=list(self.build_args),
+            has_workdir=self.has_workdir,
             stage_name=stage_name,
         )
 
@@ -82,8 +87,8 @@ class StageState:
 
     def label(self, text: str) -> str:
         """Put the stage and the number of the step before a text."""
-        stage = f"{self.stage_name} " if self.stage_name else ""
-        return f"[{stage}{self.step}/{self.steps}] {text}"
+        stage = " ".join(part for part in (self.prefix, self.stage_name) if part)
+        return f"[{stage}{' ' if stage else ''}{self.step}/{self.steps}] {text}"
 
 
 def start_from_scratch(platform: Platform, *, stage_name: str) -> StageState:

@@ -69,7 +69,7 @@ class FileSystems:
 
         for layer in layers:
             if not self._store.index.has(layer.diff_id):
-                with self._locked(layer.diff_id), self._open(layer.diff_id) as stream:
+                with self._locked(layer.diff_id), self.open_tar(layer.diff_id) as stream:
                     self._store.index.put(layer.diff_id, (member.entry for member in read_archive(stream)))
         return self._store.index.tree([layer.diff_id for layer in layers], lambda path: self._read_file(layers, path))
 
@@ -123,7 +123,7 @@ class FileSystems:
             return
         active = snapshots.prepare(snapshots.lowers(names[:-1]))
         try:
-            with self._open(layer.diff_id) as stream:
+            with self.open_tar(layer.diff_id) as stream:
                 if len(names) == 1:
                     apply_layer(stream, active.upper)
                 else:
@@ -138,7 +138,12 @@ class FileSystems:
         snapshots.commit(active, names[-1])
 
     @contextlib.contextmanager
-    def _open(self, diff_id: Digest) -> Iterator[BinaryIO]:
+    def open_tar(self, diff_id: Digest) -> Iterator[BinaryIO]:
+        """Give the tar of a layer; it is known to be right only when the block has ended without an error.
+
+        Raises:
+            StoreError: the layer is missing, or was damaged and is removed.
+        """
         from registry.content.layer_stream import open_layer  # noqa: PLC0415  a build that is cached reads no layer
 
         descriptor = self.get_blob(diff_id)
@@ -165,7 +170,7 @@ class FileSystems:
             if entry is None:
                 continue
             wanted = entry.linkname or path
-            with self._open(layer.diff_id) as stream:
+            with self.open_tar(layer.diff_id) as stream:
                 for member in read_archive(stream):
                     if member.entry.path == wanted:
                         return member.read(SMALL_FILE)

@@ -9,9 +9,11 @@ a stage that was built again and gave the same files leaves the COPY cached.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.cache.fingerprints import StoredFingerprints
@@ -23,13 +25,21 @@ from builder.events import EventSink, VertexCompleted, VertexStarted
 from builder.image.assemble import Layer
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.solve.filesystem import FileSystem, FileSystems, snapshot_name
+from builder.tree import EmptyTree, Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
+    from builder.context.local import Context
+    from builder.context.named import NamedContexts
+    from builder.context.remote import Network, RemoteContext
     from builder.context.select import Selection
+    from builder.plan.mounts import PlannedMount
+    from builder.plan.platforms import Plans
+    from builder.request import SecretSource, SshSource
     from builder.solve.layer import LayerMaker
+    from builder.solve.ops.mounts import Mounts, StepMounts
     from builder.store import Store
     from runtime.zygote import Step, Zygote
 
@@ -47,19 +57,37 @@ class Solver:
     """Solves one plan.
 
     Args:
-        plan: what to do.
+        plan: what to do; the plans of several platforms.
         store: where layers, snapshots and records are.
         context: the build context.
         layers: makes layers.
         sink: takes events.
+        secrets: what `--secret` gave.
+        ssh: what `--ssh` gave.
+        named: the named contexts; None if no step reads from one.
+        network: gives what fetches the sources of ADD; None if no step needs it.
     """
 
-    def __init__(self, plan: Plan, store: Store, context: LocalContext, layers: LayerMaker, sink: EventSink) -> None:
+    def __init__(
+        self,
+        plan: Plan | Plans,
+        store: Store,
+        context: LocalContext | RemoteContext,
+        layers: LayerMaker,
+        sink: EventSink,
+        *,
+        secrets: Sequence[SecretSource] = (),
+        ssh: Sequence[SshSource] = (),
+        named: NamedContexts | None = None,
+        network: Callable[[], Network] | None = None,
+    ) -> None:
         self._vertices = plan.vertices()
         self._store = store
         self._context = context
         self._layers = layers
         self._sink = sink
+        self._named = named
+        self._network = network
         self._file_systems = FileSystems(store)
         self._fingerprints = StoredFingerprints(store.state)
         self._results: dict[str, Result] = {}
@@ -68,6 +96,9 @@ class Solver:
         self._running: set[Step] = set()
         self._canceled = False
         self._guard = threading.Lock()
+        self._secrets = secrets
+        self._ssh = ssh
+        self._mounts: Mounts | None = None
 
     @property
     def file_systems(self) -> FileSystems:
@@ -92,7 +123,15 @@ class Solver:
                     self._sink(_started(vertex, started))
                     self._finish(vertex, result)
         left = [vertex for vertex in self._vertices if vertex.digest not in self._results]
+        for vertex in left:
+            if isinstance(vertex.op, CopyFiles) and vertex.op.remotes:
+                # Here and not when its turn comes: this process has the user's name, keys and one thread.
+                self._key_remotes(vertex, vertex.op)
         return any(isinstance(vertex.op, RunCommand) or vertex.sources for vertex in left)
+
+    def left(self) -> tuple[Vertex, ...]:
+        """Give the vertices that have no answer yet."""
+        return tuple(vertex for vertex in self._vertices if vertex.digest not in self._results)
 
     def run(self, zygote: Zygote | None, *, jobs: int) -> None:
         """Carry out what is left, up to *jobs* vertices at once.
@@ -100,8 +139,12 @@ class Solver:
         The first failure ends the running steps and is raised when all have stopped.
         """
         left = [vertex for vertex in self._vertices if vertex.digest not in self._results]
-        if left:
-            self._run_parallel(left, zygote, jobs)
+        try:
+            if left:
+                self._run_parallel(left, zygote, jobs)
+        finally:
+            if self._mounts is not None:
+                self._mounts.close()
         if self._used:
             self._store.state.touch_records(self._used)
 
@@ -182,44 +225,93 @@ class Solver:
 
     def _key(self, vertex: Vertex) -> tuple[str, list[Ingredient]]:
         """Derive the cheap key of a vertex whose inputs are solved."""
-        ingredients = [*vertex.op.ingredients(), ("below", _content(self.result(vertex.parent)))]
+        ingredients = [*vertex.op.ingredients(), *self._below(vertex)]
         match vertex.op:
             case CopyFiles() as op if vertex.sources:
                 ingredients.extend(("path", path) for path in op.paths)
                 ingredients.append(("source file system", _content(self.result(vertex.sources[0]))))
-            case CopyFiles() as op if op.paths:
-                ingredients.append(("files", self._digest(vertex, op)))
+            case CopyFiles() as op if op.paths or op.remotes:
+                if op.paths:
+                    ingredients.append(("files", self._digest(vertex, op)))
+                for remote in op.remotes:
+                    ingredients.extend(self._needed_network().ingredients(remote, vertex.span))
+            case RunCommand() as op if op.mounts:
+                from builder.solve.mount_inputs import cheap_ingredients  # noqa: PLC0415  only with mounts
+
+                contents = [_content(self.result(source)) for source in vertex.sources]
+                ingredients += cheap_ingredients(op, contents, partial(self._digest_mounted, vertex))
             case _:
                 pass
         return derive_key(ingredients), ingredients
 
+    def _below(self, vertex: Vertex) -> list[Ingredient]:
+        """Name what a vertex is put on; a linked layer is the same on everything."""
+        if isinstance(vertex.op, CopyFiles) and vertex.op.link:
+            return []
+        return [("below", _content(self.result(vertex.parent)))]
+
+    def _tree(self, op: CopyFiles, parent: FileSystem) -> Tree:
+        """Give the tree that files are copied onto."""
+        return EmptyTree() if op.link else self._file_systems.tree(parent)
+
     def _select(self, vertex: Vertex, op: CopyFiles) -> Selection:
-        return self._context.select(op.paths, excludes=op.exclude, parents=op.parents, span=vertex.span)
+        context: Context = self._context
+        if op.context is not None and self._named is not None:
+            context = self._named.get(op.context)
+        return context.select(op.paths, excludes=op.exclude, parents=op.parents, span=vertex.span)
+
+    def _fetch(self, vertex: Vertex, op: CopyFiles) -> list[Selection]:
+        """Bring what an ADD takes from the network into folders of the build."""
+        return [self._needed_network().select(remote, op.exclude, vertex.span) for remote in op.remotes]
+
+    def _key_remotes(self, vertex: Vertex, op: CopyFiles) -> None:
+        for remote in op.remotes:
+            self._needed_network().ingredients(remote, vertex.span)
+        self._fetch(vertex, op)
+
+    def _needed_network(self) -> Network:
+        if self._network is None:
+            raise AssertionError("a step needs the network, and none was given")
+        return self._network()
 
     def _digest(self, vertex: Vertex, op: CopyFiles) -> str:
         if vertex.digest not in self._digests:
             self._digests[vertex.digest] = digest_files(self._select(vertex, op), self._fingerprints)
         return self._digests[vertex.digest]
 
+    def _digest_mounted(self, vertex: Vertex, mount: PlannedMount) -> str:
+        """Digest what a mount shows of the context, or of the file system of another vertex."""
+        from builder.solve.mount_inputs import select_mounted, select_mounted_from  # noqa: PLC0415  as above
+
+        if mount.source is None:
+            return digest_files(select_mounted(self._context, vertex, mount), self._fingerprints)
+        with self._file_systems.opened(self.result(vertex.sources[mount.source])) as root_fd:
+            return digest_files(select_mounted_from(root_fd, vertex, mount), None)
+
     # Work
 
     def _carry_out(self, vertex: Vertex, zygote: Zygote | None) -> Result:
-        from builder.solve.ops.copy_files import copy_files  # noqa: PLC0415  a build that is cached does no work
+        from builder.context.select import Selection  # noqa: PLC0415  a build that is cached does no work
+        from builder.solve.ops.copy_files import copy_files  # noqa: PLC0415  as above
         from builder.solve.ops.workdir import place_workdir  # noqa: PLC0415  as above
 
         key, ingredients = self._key(vertex)
         parent = self.result(vertex.parent)
         match vertex.op:
+            case RunCommand() as op if vertex.sources:
+                return self._run_with_sources(vertex, op, zygote, key, ingredients)
             case RunCommand() as op:
                 layer = self._run_command(vertex, op, parent, zygote)
             case CopyFiles() as op if vertex.sources:
                 return self._copy_from(vertex, op, parent, key, ingredients)
             case CopyFiles() as op:
-                tree = self._file_systems.tree(parent)
-                layer = copy_files(vertex, op, self._select(vertex, op), tree, self._layers)
+                selection = self._select(vertex, op) if op.paths else Selection(root=None, sources=())
+                remotes = self._fetch(vertex, op)
+                layer = copy_files(vertex, op, selection, self._tree(op, parent), self._layers, remotes=remotes)
             case MakeDirectory() as op:
                 tree = self._file_systems.tree(parent)
-                placed = place_workdir(op.path, tree, user=op.user, now=int(time.time()), span=vertex.span)
+                now = int(time.time()) if op.epoch is None else op.epoch
+                placed = place_workdir(op.path, tree, user=op.user, now=now, span=vertex.span)
                 layer = self._layers.make_placed(placed, root=None)
             case _:
                 raise AssertionError(f"needs no work: {vertex.name}")
@@ -234,7 +326,7 @@ class Solver:
             selection = select_from_stage(vertex, op, root_fd)
             by_content = [
                 *op.ingredients(),
-                ("below", _content(parent)),
+                *self._below(vertex),
                 ("files", digest_files(selection, None)),
             ]
             content_key = derive_key(by_content)
@@ -242,9 +334,48 @@ class Solver:
             if known is not None and known.made is not None:
                 self._keep(vertex, key, ingredients, known.made)
                 return known
-            layer = copy_files(vertex, op, selection, self._file_systems.tree(parent), self._layers)
+            layer = copy_files(vertex, op, selection, self._tree(op, parent), self._layers)
         self._keep(vertex, content_key, by_content, layer)
         return self._keep(vertex, key, ingredients, layer)
+
+    def _run_with_sources(
+        self, vertex: Vertex, op: RunCommand, zygote: Zygote | None, key: str, ingredients: list[Ingredient]
+    ) -> Result:
+        """Run a command that mounts other file systems, unless what it sees of them is known after all."""
+        from builder.solve.mount_inputs import exact_ingredients  # noqa: PLC0415  only with mounts
+
+        mounted = exact_ingredients(op, partial(self._digest_mounted, vertex))
+        by_content = [*op.ingredients(), *self._below(vertex), *mounted]
+        content_key = derive_key(by_content)
+        known = None if vertex.no_cache else self._recall(vertex, content_key)
+        if known is not None and known.made is not None:
+            self._keep(vertex, key, ingredients, known.made)
+            return known
+        layer = self._run_command(vertex, op, self.result(vertex.parent), zygote)
+        self._keep(vertex, content_key, by_content, layer)
+        return self._keep(vertex, key, ingredients, layer)
+
+    @contextlib.contextmanager
+    def _mounted(self, vertex: Vertex, op: RunCommand) -> Iterator[StepMounts | None]:
+        """Give what a command is given beside its root for the time of the block, None for nothing."""
+        if not op.mounts:
+            yield None
+            return
+        from builder.solve.ops.mounts import Mounts  # noqa: PLC0415  only with mounts
+
+        with self._guard:
+            if self._mounts is None:
+                self._mounts = Mounts(
+                    self._store,
+                    self._context,
+                    self._file_systems,
+                    self._secrets,
+                    self._ssh,
+                    is_canceled=lambda: self._canceled,
+                )
+            mounts = self._mounts
+        with mounts.prepared(vertex, op, [self.result(source) for source in vertex.sources]) as ready:
+            yield ready
 
     def _run_command(self, vertex: Vertex, op: RunCommand, parent: FileSystem, zygote: Zygote | None) -> Layer:
         if zygote is None:
@@ -266,9 +397,10 @@ class Solver:
                 started.kill()
 
         try:
-            layer, active = run_command(
-                vertex, op, lowers, snapshots, zygote, self._layers, sink=self._sink, on_start=note
-            )
+            with self._mounted(vertex, op) as mounts:
+                layer, active = run_command(
+                    vertex, op, lowers, snapshots, zygote, self._layers, sink=self._sink, on_start=note, mounts=mounts
+                )
         finally:
             if step is not None:
                 with self._guard:

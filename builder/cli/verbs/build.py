@@ -15,6 +15,7 @@ from builder.cli.render import Renderer, open_renderer
 from builder.events import Warned
 from builder.pipeline import Build, BuildResult
 from builder.store import Store
+from registry.content.image import Image
 
 if TYPE_CHECKING:
     import argparse
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace, environment: Environment) -> int:
     """Build; progress goes to standard error, with `-q` the image id to standard output."""
     request = parse_build(arguments, environment)
+    if arguments.check or arguments.call != "build":
+        from builder.cli.show_checks import call  # noqa: PLC0415  instead of a build
+
+        return call("check" if arguments.check else arguments.call, request, arguments, environment)
     mode = "quiet" if arguments.quiet else environment.progress(arguments.progress)
     renderer = open_renderer(mode, environment, sys.stderr)
     with Store(request.root, warn=partial(_warn, renderer)) as store:
@@ -77,7 +82,7 @@ def _finish(
 
 def _write_results(result: BuildResult, arguments: argparse.Namespace, request: BuildRequest) -> None:
     image = result.image
-    identifier = image.manifest.config.digest
+    identifier = image.manifest.config.digest if isinstance(image, Image) else image.descriptor.digest
     if arguments.iidfile:
         with open(arguments.iidfile, "w", encoding="ascii") as file:
             file.write(identifier)
@@ -97,10 +102,11 @@ def _metadata(result: BuildResult) -> dict[str, object]:
     """Describe the result as buildx does in `--metadata-file`; spec, section 3.10."""
     descriptor = result.image.descriptor
     document: dict[str, object] = {
-        "containerimage.config.digest": result.image.manifest.config.digest,
         "containerimage.descriptor": descriptor.to_json(),
         "containerimage.digest": descriptor.digest,
     }
+    if isinstance(result.image, Image):
+        document["containerimage.config.digest"] = result.image.manifest.config.digest
     if result.names:
         document["image.name"] = ",".join(str(name) for name in result.names)
     return document

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from builder.cli.inside import run_inside
 from builder.cli.table import format_table
 from builder.cli.units import format_size
+from builder.solve.cache_mounts import FOLDER, cache_mounts
 from builder.store import Store
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _Row = tuple[str, int, int]
 def run(arguments: argparse.Namespace, environment: Environment) -> int:
     """Show sizes as the file system counts them; snapshots are looked into from inside the namespace."""
     with Store(environment.root(arguments.root)) as store:
-        if store.snapshots.names():
+        if store.snapshots.names() or cache_mounts(store.root):
             return run_inside(store, partial(_show, arguments, store))
         return _show(arguments, store, None)
 
@@ -44,6 +45,7 @@ def _show(arguments: argparse.Namespace, store: Store, zygote: Zygote | None) ->
             disk_usage(store.root / "images"),
         ),
         ("Snapshots", len(names), disk_usage(store.root / "snapshots")),
+        ("Cache mounts", len(cache_mounts(store.root)), disk_usage(store.root / FOLDER)),
         ("Cache records", len(records), sum(disk_usage(path) for path in store.root.glob("state.db*"))),
         ("Unfinished", len(list((store.root / "tmp").iterdir())) - 1, disk_usage(store.root / "tmp")),
     ]

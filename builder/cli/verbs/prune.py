@@ -12,6 +12,7 @@ from builder.cli.units import format_size, parse_size
 from builder.collect import choose_records, collect_blobs, collect_snapshots, remove_untagged
 from builder.dockerfile.instructions import parse_duration
 from builder.errors import UsageError
+from builder.solve.cache_mounts import remove_cache_mounts
 from builder.store import Store
 
 if TYPE_CHECKING:
@@ -46,10 +47,11 @@ def _prune(store: Store, zygote: Zygote, *, drop_records: bool, used_before: flo
             store.state.remove_records(records)
         everything = drop_records and not keep and used_before == float("inf")
         snapshots = collect_snapshots(store, everything=everything)
+        caches = remove_cache_mounts(store.root) if everything else 0
         freed = collect_blobs(store)
     sys.stdout.write(
         f"removed {images} images without a name, {len(records)} cache records, {snapshots} snapshots, "
-        f"{len(freed.blobs)} blobs\nTotal reclaimed space of blobs: {format_size(freed.size)}\n"
+        f"{caches} cache mounts, {len(freed.blobs)} blobs\nTotal reclaimed space of blobs: {format_size(freed.size)}\n"
     )
     return 0
 

@@ -76,6 +76,19 @@ def place_add(
         CopyError: an entry does not fit.
     """
     placement = Placement(tree, owner=owner, mode=mode, now=now, span=span)
+    yield from add_selection(placement, selection, destination, unpack=unpack, owner=owner, span=span)
+
+
+def add_selection(
+    placement: Placement,
+    selection: Selection,
+    destination: bytes,
+    *,
+    unpack: bool,
+    owner: Owner | None,
+    span: Span | None,
+) -> Iterator[PlacedEntry]:
+    """Place one selection on top of what *placement* has; arguments and raises are those of `place_add`."""
     root = selection.root
     for source in selection.sources:
         if unpack and root is not None and not isinstance(source, InlineFile) and is_archive(root, source):

@@ -13,6 +13,8 @@ from builder.solve.ops.ownership import Mode, resolve_owner
 from builder.solve.ops.place import encode_destination, place_copy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from builder.image.assemble import Layer
     from builder.plan.graph import CopyFiles, Vertex
     from builder.solve.layer import LayerMaker
@@ -27,7 +29,15 @@ def select_from_stage(vertex: Vertex, op: CopyFiles, root_fd: int) -> Selection:
     return Selection(root=root, sources=sources)
 
 
-def copy_files(vertex: Vertex, op: CopyFiles, selection: Selection, tree: Tree, layers: LayerMaker) -> Layer:
+def copy_files(
+    vertex: Vertex,
+    op: CopyFiles,
+    selection: Selection,
+    tree: Tree,
+    layers: LayerMaker,
+    *,
+    remotes: Sequence[Selection] = (),
+) -> Layer:
     """Make the layer of a COPY or ADD.
 
     Args:
@@ -36,6 +46,7 @@ def copy_files(vertex: Vertex, op: CopyFiles, selection: Selection, tree: Tree, 
         selection: the files it takes, without the inline ones.
         tree: the file system it is put on.
         layers: makes the layer.
+        remotes: what each of the remote sources of *op* gave.
     """
     owner = resolve_owner(op.chown, tree, span=vertex.span) if op.chown else None
     mode = Mode(op.chmod, span=vertex.span) if op.chmod else None
@@ -45,8 +56,14 @@ def copy_files(vertex: Vertex, op: CopyFiles, selection: Selection, tree: Tree, 
     )
     everything = Selection(root=selection.root, sources=(*selection.sources, *inline))
     destination = encode_destination(op.destination, span=vertex.span)
-    now = int(time.time())
-    if op.unpack:
+    now = int(time.time()) if op.epoch is None else op.epoch
+    if remotes:
+        from builder.solve.ops.add_remote import place_remotes  # noqa: PLC0415  only for what came over the network
+
+        placed = place_remotes(
+            op, everything, remotes, tree, destination, owner=owner, mode=mode, now=now, span=vertex.span
+        )
+    elif op.unpack:
         placed = place_add(everything, tree, destination, owner=owner, mode=mode, now=now, span=vertex.span)
     else:
         placed = iter(place_copy(everything, tree, destination, owner=owner, mode=mode, now=now, span=vertex.span))

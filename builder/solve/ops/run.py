@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from builder.image.assemble import Layer
     from builder.plan.graph import RunCommand, Vertex
     from builder.solve.layer import LayerMaker
+    from builder.solve.ops.mounts import StepMounts
     from runtime.snapshots.overlay import Active, Snapshots
     from runtime.zygote import Step, Zygote
 
@@ -50,6 +51,7 @@ def run_command(
     *,
     sink: EventSink,
     on_start: Callable[[Step], None],
+    mounts: StepMounts | None = None,
 ) -> tuple[Layer, Active]:
     """Run a command and write the layer of its changes.
 
@@ -62,6 +64,7 @@ def run_command(
         layers: writes the layer.
         sink: takes the output.
         on_start: told of the running step, so that it can be ended from outside.
+        mounts: what the step is given beside its root; they have to last until the layer is made.
 
     Returns:
         The layer, and the snapshot that holds the changes; the caller commits or discards it.
@@ -71,7 +74,7 @@ def run_command(
     """
     active = snapshots.prepare(lowers)
     try:
-        stubs = _execute(vertex, sandbox_of(op, lowers, active), zygote, sink=sink, on_start=on_start)
+        stubs = _execute(vertex, sandbox_of(op, lowers, active, mounts), zygote, sink=sink, on_start=on_start)
         remove_stubs(active.upper, stubs)
         made = layers.make(lambda writer, note: write_changes(active.upper, lowers, writer, on_entry=note))
     except BaseException:
@@ -80,11 +83,11 @@ def run_command(
     return made, active
 
 
-def sandbox_of(op: RunCommand, lowers: Sequence[Path], active: Active) -> SandboxSpec:
+def sandbox_of(op: RunCommand, lowers: Sequence[Path], active: Active, mounts: StepMounts | None = None) -> SandboxSpec:
     """Say what the runtime has to set up for a command."""
     return SandboxSpec(
         args=op.args,
-        environ=(*op.environ, *op.hidden_environ),
+        environ=(*op.environ, *op.hidden_environ, *(mounts.environ if mounts else ())),
         cwd=op.cwd,
         user=op.user,
         lowers=tuple(lowers),
@@ -94,9 +97,13 @@ def sandbox_of(op: RunCommand, lowers: Sequence[Path], active: Active) -> Sandbo
         hosts=hosts_file(op.hostname, op.add_hosts),
         resolv_conf=host_resolv_conf(),
         network="none" if op.network == "none" else "host",
-        binds=_write_programs(op, active),
+        binds=(*_write_programs(op, active), *(mounts.binds if mounts else ())),
+        layer_mounts=tuple(mounts.layer_mounts) if mounts else (),
+        tmpfs=tuple(mounts.tmpfs) if mounts else (),
+        files=tuple(mounts.files) if mounts else (),
         shm_size=op.shm_size,
         ulimits=tuple(Ulimit(name=name, soft=soft, hard=hard) for name, soft, hard in op.ulimits),
+        privileged=op.insecure,
     )
 
 

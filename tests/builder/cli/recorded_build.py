@@ -25,7 +25,7 @@ EVENTS: tuple[Event, ...] = (
     VertexLog(vertex="v4", stream=1, data=b"reading\n", time=BEGIN + 1.7),
     VertexLog(vertex="v3", stream=1, data=b"in.c\nok \xff\n", time=BEGIN + 1.8),
     VertexLog(vertex="v3", stream=2, data=b"10%\r50%\r100%\n", time=BEGIN + 12.8),
-    Warned(vertex="v3", message="JSONArgsRecommended: use JSON", location="Dockerfile:4", time=BEGIN + 12.9),
+    Warned(vertex="v3", message="JSONArgsRecommended: use JSON (line 4)", location="Dockerfile:4", time=BEGIN + 12.9),
     VertexCompleted(vertex="v4", cached=True, time=BEGIN + 13.0),
     VertexLog(vertex="v3", stream=2, data=b"\x1b[31mno rule\x1b[0m", time=BEGIN + 13.1),
     VertexCompleted(vertex="v3", error='process "make" did not complete successfully: exit code: 2', time=BEGIN + 13.5),

@@ -9,7 +9,7 @@ import pytest
 from builder.cli.arguments import VERBS, HelpRequest, format_overview, parse_build, parser_for
 from builder.cli.environment import Environment
 from builder.errors import BuildError, ContextError, DockerfileError, UsageError
-from builder.request import Output, OutputType
+from builder.request import Annotation, Output, OutputType
 from registry.content.compression import Compression
 from registry.errors import RegistryError
 from registry.oci.platform import Platform, host_platform
@@ -60,7 +60,12 @@ def test_build_without_options_is_the_current_folder(context):
         (["--platform", "arm64"], "platform", Platform("linux", "arm64")),
         (["--platform", "local"], "platform", host_platform()),
         (["--label", "a=b=c", "--label", "d"], "labels", {"a": "b=c", "d": ""}),
-        (["--annotation", "a=b"], "annotations", {"a": "b"}),
+        (["--annotation", "index:a=b"], "annotations", (Annotation("index", None, "a", "b"),)),
+        (
+            ["--platform", "linux/amd64,linux/arm64", "--platform", "linux/arm64"],
+            "platforms",
+            (Platform("linux", "amd64"), Platform("linux", "arm64")),
+        ),
         (["--no-cache"], "no_cache", True),
         (["--no-cache=true"], "no_cache", True),
         (["--no-cache=false"], "no_cache", False),
@@ -196,19 +201,22 @@ def _at(output, context):
         (["--taag", "x"], "unknown option of `pybuild build`: `--taag`", "did you mean --tag?"),
         (["-x"], "unknown option of `pybuild build`: `-x`", "see `pybuild build --help`"),
         (["--dockerfile", "x"], "unknown option of `pybuild build`: `--dockerfile`", "pybuild calls it --file"),
-        (["--secret", "id=a"], "option of `pybuild build` is not supported yet: `--secret`", None),
+        (
+            ["--secret", "src=a"],
+            "option --secret: an id= is missing: `src=a`",
+            "write it like id=NAME,src=FILE or id=NAME,env=VARIABLE",
+        ),
+        (
+            ["--allow", "everything"],
+            "option --allow: unknown entitlement `everything`",
+            "use network.host, security.insecure, device",
+        ),
         (["--cache-to=type=local"], "option of `pybuild build` is not supported yet: `--cache-to`", None),
-        (["--ssh", "default", "--check"], "option of `pybuild build` is not supported yet: `--ssh`", None),
+        (["--ssh", "=a"], "option --ssh: an id is missing: `=a`", "write --ssh default or --ssh ID=KEY"),
         (["--tag"], "option --tag: a value is missing", "see `pybuild build --help`"),
         (["--push=x"], "option --push takes no value: `x`", "see `pybuild build --help`"),
         ([".", "sub"], "surplus argument for `pybuild build`: `sub`", ...),
         (["--context", ".", "sub"], "two contexts are given: `.` and `sub`", "drop one of them"),
-        (["-"], "a context that is not a folder is not supported yet: `-`", None),
-        (
-            ["https://github.com/a/b.git"],
-            "a context that is not a folder is not supported yet: `https://github.com/a/b.git`",
-            None,
-        ),
         (["nowhere"], "unable to prepare context: path not found: `nowhere`", None),
         (["imags"], "unable to prepare context: path not found: `imags`", "did you mean `pybuild images`?"),
         (
@@ -217,11 +225,12 @@ def _at(output, context):
             "for a Dockerfile, use --file Dockerfile",
         ),
         (["-f", "sub"], "failed to read dockerfile, it is a folder: `sub`", "use --file sub/Dockerfile"),
-        (["-f", "https://x/y"], "a Dockerfile from a URL is not supported yet: `https://x/y`", ...),
+        (["-f", "-", "-"], "the context and the Dockerfile cannot both come from standard input", None),
+        (["--build-context", "a"], "option --build-context: not a name and a value: `a`", "write it like NAME=DIR"),
         (
-            ["--platform", "linux/amd64,linux/arm64"],
-            "several platforms at once are not supported yet: `linux/amd64,linux/arm64`",
-            ...,
+            ["--build-context", "scratch=."],
+            "option --build-context: the name cannot be replaced: `scratch`",
+            "use another name",
         ),
         (["--platform", "a/b/c/d"], "invalid platform, expected os/architecture[/variant]: `a/b/c/d`", ...),
         (["-t", "App"], "invalid image reference, the repository must be lower case: `App`", "did you mean `app`?"),
@@ -322,3 +331,23 @@ def test_missing_arguments_show_the_usage(verb):
     with pytest.raises(UsageError, match=f"`pybuild {verb}` needs ") as raised:
         parser_for(verb).parse([])
     assert raised.value.hint.startswith(f"usage: pybuild {verb} [OPTIONS] ")
+
+
+@pytest.mark.parametrize(
+    "text", ["https://github.com/a/b.git#main", "github.com/a/b", "git@h:a/b.git", "https://h/c.tar"]
+)
+def test_context_that_is_an_address_stays_text(context, text):
+    """Its Dockerfile is named by a path in it, or by an address of its own."""
+    assert _parse(context, text, "-f", "sub/Dockerfile").context == text
+    assert _parse(context, text, "-f", "https://h/df").dockerfile_url == "https://h/df"
+
+
+def test_named_contexts_are_folders_or_addresses(context):
+    """Folders and layouts become absolute."""
+    given = ["a=sub", "b=docker-image://x:1", "c=oci-layout://lay:1", "d=https://h/x.git"]
+    found = _parse(context, *[word for text in given for word in ("--build-context", text)]).build_contexts
+
+    assert found["b"] == "docker-image://x:1"
+    assert found["d"] == "https://h/x.git"
+    assert str(found["c"]).startswith("oci-layout:///")
+    assert found["a"].is_absolute()

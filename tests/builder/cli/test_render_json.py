@@ -95,7 +95,7 @@ def test_json_warning_says_where():
     """A warning carries its text in base64 and the line it is about."""
     (warning,) = [w for record in _render(EVENTS) for w in record.get("warnings", ())]
 
-    assert base64.b64decode(warning["short"]) == b"JSONArgsRecommended: use JSON"
+    assert base64.b64decode(warning["short"]) == b"JSONArgsRecommended: use JSON (line 4)"
     assert warning["sourceInfo"] == {"filename": "Dockerfile"}
     assert warning["range"] == [{"start": {"line": 4}, "end": {"line": 4}}]
 

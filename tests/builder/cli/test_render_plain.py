@@ -35,7 +35,7 @@ GOLDEN = f"""\
 #3 0.300 cc -c main.c
 #3 0.300 ok \\xff
 #3 11.30 100%
-#3 WARN: JSONArgsRecommended: use JSON
+#3 WARN: JSONArgsRecommended: use JSON (line 4)
 #3 ...
 
 #4 [docs 2/2] RUN sphinx
@@ -49,7 +49,7 @@ GOLDEN = f"""\
 #5 CANCELED
 
  1 warning found:
- - JSONArgsRecommended: use JSON (Dockerfile:4)
+ - JSONArgsRecommended: use JSON (line 4)
 """
 
 

@@ -40,7 +40,7 @@ FINAL = f"""\
  => CANCELED [stage-0 3/3] COPY . .                                        0.1s
 
  1 warning found:
- - JSONArgsRecommended: use JSON (Dockerfile:4)
+ - JSONArgsRecommended: use JSON (line 4)
 """
 
 

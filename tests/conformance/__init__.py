@@ -1,0 +1,1 @@
+"""Tables of cases that more than one test or tool reads, and whole builds compared with what they must give."""

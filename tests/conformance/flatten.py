@@ -1,0 +1,83 @@
+"""An image in an OCI archive as plain data: config, history, and the files of all its layers put together."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TYPES = {
+    tarfile.REGTYPE: "file",
+    tarfile.DIRTYPE: "directory",
+    tarfile.SYMTYPE: "link",
+    tarfile.FIFOTYPE: "fifo",
+    tarfile.CHRTYPE: "device",
+    tarfile.BLKTYPE: "device",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flat:
+    """*config* is the whole image config, *tree* says of each path what is there; *layers* counts them."""
+
+    config: dict[str, Any]
+    layers: int
+    tree: dict[str, dict[str, Any]]
+
+
+def read_archive(path: Path) -> Flat:
+    """Read the only image of an OCI archive, with the standard library alone."""
+    with tarfile.open(path) as archive:
+        blobs = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}  # type: ignore[union-attr]  # files only
+    manifest = _document(blobs, json.loads(blobs["index.json"])["manifests"][0]["digest"])
+    layers = manifest["layers"] or []
+    tree: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        data = blobs[_name(layer["digest"])]
+        _apply(tree, gzip.decompress(data) if layer["mediaType"].endswith("+gzip") else data)
+    return Flat(config=_document(blobs, manifest["config"]["digest"]), layers=len(layers), tree=tree)
+
+
+def _apply(tree: dict[str, dict[str, Any]], layer: bytes) -> None:
+    with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
+        for member in archive:
+            path = "/" + member.name.strip("/")
+            folder, _, name = path.rpartition("/")
+            if name == ".wh..wh..opq":
+                _remove(tree, folder, itself=False)
+            elif name.startswith(".wh."):
+                _remove(tree, f"{folder}/{name.removeprefix('.wh.')}", itself=True)
+            elif path != "/":
+                if not member.isdir():
+                    _remove(tree, path, itself=True)
+                tree[path] = tree["/" + member.linkname.strip("/")] if member.islnk() else _describe(archive, member)
+
+
+def _describe(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
+    found = {"type": TYPES[member.type], "mode": f"{member.mode:04o}", "uid": member.uid, "gid": member.gid}
+    if member.issym():
+        found["link"] = member.linkname
+    if member.isfile():
+        data = archive.extractfile(member).read()  # type: ignore[union-attr]  # a file has content
+        found |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "text": data.decode(errors="replace")}
+    return found
+
+
+def _remove(tree: dict[str, dict[str, Any]], path: str, *, itself: bool) -> None:
+    for known in [known for known in tree if known.startswith(f"{path}/") or (itself and known == path)]:
+        del tree[known]
+
+
+def _document(blobs: dict[str, bytes], digest: str) -> Any:
+    return json.loads(blobs[_name(digest)])
+
+
+def _name(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"

@@ -1,0 +1,92 @@
+"""Whole builds compared with what the specification of the Dockerfile says they give.
+
+A case is a folder in `cases`: a build context, and beside its files
+
+    build.json            optional: {"arguments": [...], "environment": {...}}
+    expected.json         config    members of the config's `config`; null: must be absent
+                          history   [text, has no layer] of the entries after those of the base, in order
+                          layers    how many the image has
+                          tree      path -> members of what lies there; whole: nothing else may be there
+                          warnings  parts of the warnings, each of which must be printed
+    expected-error.json   message   a part of what is printed; line: where the excerpt points; status: the exit status
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conformance.flatten import read_archive
+
+if TYPE_CHECKING:
+    from tests.conformance.flatten import Flat
+    from tests.e2e.command import Done, Pybuild
+
+pytestmark = pytest.mark.userns
+
+CASES = Path(__file__).with_name("cases")
+OURS = ("build.json", "expected.json", "expected-error.json")
+
+
+@pytest.mark.parametrize("name", sorted(case.name for case in CASES.iterdir()))
+def test_case_is_as_expected(shared: Pybuild, name: str) -> None:
+    """The build of a case gives the image, or the error, that the specification names."""
+    case = CASES / name
+    wishes = _read(case / "build.json")
+    error = _read(case / "expected-error.json")
+    context, archive = shared.folder / name, shared.folder / f"{name}.tar"
+    shutil.copytree(case, context, symlinks=True, ignore=shutil.ignore_patterns(*OURS))
+    shutil.chown(context, shared.account.uid, shared.account.gid)
+    command = type(shared)(
+        program=shared.program,
+        account=shared.account,
+        folder=shared.folder,
+        variables=wishes.get("environment", {}),
+    )
+    arguments = ["--progress", "plain", "-o", f"type=oci,dest={archive}", *wishes.get("arguments", [])]
+    done = command("build", *arguments, str(context), status=error.get("status", 0))
+
+    if error:
+        check_error(done, error)
+    else:
+        check_image(read_archive(archive), done, _read(case / "expected.json"))
+
+
+def check_error(done: Done, expected: dict[str, Any]) -> None:
+    """Compare what was printed."""
+    assert expected["message"] in done.err
+    assert "Traceback" not in done.err
+    if "line" in expected:
+        assert f"{expected['line']:>4} | >>>" in done.err
+
+
+def check_image(image: Flat, done: Done, expected: dict[str, Any]) -> None:
+    """Compare what *expected* says of an image with *image*; of what it does not say, nothing is asked."""
+    config = image.config["config"]
+    for key, value in expected.get("config", {}).items():
+        assert config.get(key) == value, key
+    if "history" in expected:
+        written = image.config.get("history") or []
+        entries = [[entry.get("created_by", ""), bool(entry.get("empty_layer"))] for entry in written]
+        assert entries[len(entries) - len(expected["history"]) :] == expected["history"]
+    if "layers" in expected:
+        assert image.layers == expected["layers"]
+        assert len(image.config["rootfs"]["diff_ids"] or []) == expected["layers"]
+    if "tree" in expected:
+        found = {
+            path: {key: image.tree.get(path, {}).get(key) for key in members}
+            for path, members in expected["tree"].items()
+        }
+        assert found == expected["tree"]
+        if expected.get("whole", True):
+            assert sorted(image.tree) == sorted(expected["tree"])
+    for warning in expected.get("warnings", ()):
+        assert warning in done.err
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
