@@ -62,7 +62,7 @@ def user() -> Account:
 @pytest.fixture
 def pybuild(program: tuple[str, ...], user: Account) -> Iterator[Pybuild]:
     """Return the command as the unprivileged user, with an empty root and a folder for contexts."""
-    with _place(program, user) as command:
+    with place(program, user) as command:
         yield command
 
 
@@ -74,7 +74,7 @@ def pybuild_of_each(request: pytest.FixtureRequest, program: tuple[str, ...], us
         if os.geteuid() != 0:
             pytest.skip("needs root to become other users")
         account = _find_account({"root": "root", "user-without-sub-ids": "pybuild-ci-nosubid"}[request.param])
-    with _place(program, account) as command:
+    with place(program, account) as command:
         yield command
 
 
@@ -114,7 +114,7 @@ def _find_account(name: str) -> Account:
 
 
 @contextlib.contextmanager
-def _place(program: tuple[str, ...], account: Account) -> Iterator[Pybuild]:
+def place(program: tuple[str, ...], account: Account) -> Iterator[Pybuild]:
     """Make a folder that *account* owns, and remove it with what other ids own in it."""
     # podman makes an image name of the path of a layout, so it may not end in an underscore as mkdtemp's do.
     folder = Path("/var/tmp", f"pybuild-e2e-{secrets.token_hex(6)}")
