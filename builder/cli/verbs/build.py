@@ -8,7 +8,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from builder.cli.arguments import parse_build
+from builder.cli.build_request import parse_build
 from builder.cli.inside import run_inside
 from builder.cli.registries import connect
 from builder.cli.render import Renderer, open_renderer

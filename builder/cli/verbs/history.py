@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from builder.cli.arguments import parse_platform_option
 from builder.cli.find_image import open_images, short_id
 from builder.cli.lines import escape_line
+from builder.cli.option_values import parse_platform_option
 from builder.cli.table import format_table
 from builder.cli.units import format_age, format_size, parse_time
 from registry.oci.image_config import History

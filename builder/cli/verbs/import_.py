@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from builder.cli.arguments import parse_platform_option
+from builder.cli.option_values import parse_platform_option
 from builder.errors import UsageError
 from builder.image.apply_changes import config_from_changes
 from builder.store import Store

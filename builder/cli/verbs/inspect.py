@@ -6,8 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from builder.cli.arguments import parse_platform_option
 from builder.cli.find_image import image_size, open_images
+from builder.cli.option_values import parse_platform_option
 
 if TYPE_CHECKING:
     import argparse

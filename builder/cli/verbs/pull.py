@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from builder.cli.arguments import parse_platform_option
+from builder.cli.option_values import parse_platform_option
 from builder.cli.registries import connect, load_settings
 from builder.cli.render import open_renderer
 from builder.cli.show_transfer import TransferView

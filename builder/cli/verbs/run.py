@@ -6,9 +6,9 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING
 
-from builder.cli.arguments import parse_hosts, parse_network, parse_platform_option, parse_shm_size, parse_ulimits
 from builder.cli.inside import run_inside
 from builder.cli.main import report_error
+from builder.cli.option_values import parse_hosts, parse_network, parse_platform_option, parse_shm_size, parse_ulimits
 from builder.cli.registries import connect
 from builder.errors import UsageError
 from builder.image.assemble import Layer

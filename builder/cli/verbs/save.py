@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builder.cli.arguments import parse_platform_option
 from builder.cli.find_image import Images, open_images, parse_name
+from builder.cli.option_values import parse_platform_option
 from builder.errors import UsageError
 from builder.export.destination import open_destination
 from builder.export.oci_layout import NamedImage, write_archive

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.cli.arguments import VERBS, HelpRequest, format_overview, parse_build, parser_for
+from builder.cli.arguments import VERBS, HelpRequest, format_overview, parser_for
+from builder.cli.build_request import parse_build
 from builder.cli.environment import Environment
 from builder.errors import BuildError, ContextError, DockerfileError, UsageError
 from builder.request import Annotation, Output, OutputType
