@@ -20,16 +20,21 @@ TYPES = {
     tarfile.FIFOTYPE: "fifo",
     tarfile.CHRTYPE: "device",
     tarfile.BLKTYPE: "device",
+    tarfile.LNKTYPE: "hard link",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flat:
-    """*config* is the whole image config, *tree* says of each path what is there; *layers* counts them."""
+    """*config* is the whole image config, *tree* says of each path what is there; *layers* counts them.
+
+    *last* says of each name in the last layer what its entry is, whiteouts and hard links as they are in the archive.
+    """
 
     config: dict[str, Any]
     layers: int
     tree: dict[str, dict[str, Any]]
+    last: dict[str, dict[str, Any]]
 
 
 def read_archive(path: Path) -> Flat:
@@ -39,10 +44,20 @@ def read_archive(path: Path) -> Flat:
     manifest = _document(blobs, json.loads(blobs["index.json"])["manifests"][0]["digest"])
     layers = manifest["layers"] or []
     tree: dict[str, dict[str, Any]] = {}
+    data = b""
     for layer in layers:
         data = blobs[_name(layer["digest"])]
-        _apply(tree, gzip.decompress(data) if layer["mediaType"].endswith("+gzip") else data)
-    return Flat(config=_document(blobs, manifest["config"]["digest"]), layers=len(layers), tree=tree)
+        data = gzip.decompress(data) if layer["mediaType"].endswith("+gzip") else data
+        _apply(tree, data)
+    config = _document(blobs, manifest["config"]["digest"])
+    return Flat(config=config, layers=len(layers), tree=tree, last=_list(data))
+
+
+def _list(layer: bytes) -> dict[str, dict[str, Any]]:
+    if not layer:
+        return {}
+    with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
+        return {member.name: _describe(archive, member) for member in archive}
 
 
 def _apply(tree: dict[str, dict[str, Any]], layer: bytes) -> None:
@@ -62,7 +77,9 @@ def _apply(tree: dict[str, dict[str, Any]], layer: bytes) -> None:
 
 def _describe(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
     found = {"type": TYPES[member.type], "mode": f"{member.mode:04o}", "uid": member.uid, "gid": member.gid}
-    if member.issym():
+    found["mtime"] = int(member.mtime)
+    found["capability"] = "SCHILY.xattr.security.capability" in member.pax_headers
+    if member.issym() or member.islnk():
         found["link"] = member.linkname
     if member.isfile():
         data = archive.extractfile(member).read()  # type: ignore[union-attr]  # a file has content

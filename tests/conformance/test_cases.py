@@ -2,11 +2,15 @@
 
 A case is a folder in `cases`: a build context, and beside its files
 
-    build.json            optional: {"arguments": [...], "environment": {...}}
+    build.json            optional: {"arguments": [...], "environment": {...}, "prepare": a shell command that is run
+                          in the copy of the context, for what a checkout does not keep: modes, times, hard links}
     expected.json         config    members of the config's `config`; null: must be absent
                           history   [text, has no layer] of the entries after those of the base, in order
                           layers    how many the image has
                           tree      path -> members of what lies there; whole: nothing else may be there
+                          last      name -> members of the entries of the last layer, with nothing else in it
+                          diff      the digest of the last layer's tar
+                          printed   parts of what the steps print; unprinted: what must not be among it
                           warnings  parts of the warnings, each of which must be printed
     expected-error.json   message   a part of what is printed; line: where the excerpt points; status: the exit status
 """
@@ -14,6 +18,7 @@ A case is a folder in `cases`: a build context, and beside its files
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +45,8 @@ def test_case_is_as_expected(shared: Pybuild, name: str) -> None:
     error = _read(case / "expected-error.json")
     context, archive = shared.folder / name, shared.folder / f"{name}.tar"
     shutil.copytree(case, context, symlinks=True, ignore=shutil.ignore_patterns(*OURS))
-    shutil.chown(context, shared.account.uid, shared.account.gid)
+    for path in (context, *context.rglob("*")):
+        os.chown(path, shared.account.uid, shared.account.gid, follow_symlinks=False)
     command = type(shared)(
         program=shared.program,
         account=shared.account,
@@ -48,6 +54,8 @@ def test_case_is_as_expected(shared: Pybuild, name: str) -> None:
         variables=wishes.get("environment", {}),
     )
     arguments = ["--progress", "plain", "-o", f"type=oci,dest={archive}", *wishes.get("arguments", [])]
+    if "prepare" in wishes:
+        command.run_other("sh", "-ec", f"umask 022; cd {name}; {wishes['prepare']}")
     done = command("build", *arguments, str(context), status=error.get("status", 0))
 
     if error:
@@ -84,8 +92,16 @@ def check_image(image: Flat, done: Done, expected: dict[str, Any]) -> None:
         assert found == expected["tree"]
         if expected.get("whole", True):
             assert sorted(image.tree) == sorted(expected["tree"])
-    for warning in expected.get("warnings", ()):
-        assert warning in done.err
+    if "last" in expected:
+        known = {name: {key: image.last[name].get(key) for key in wish} for name, wish in expected["last"].items() if name in image.last}
+        assert known == expected["last"]
+        assert sorted(image.last) == sorted(expected["last"])
+    if "diff" in expected:
+        assert image.config["rootfs"]["diff_ids"][-1] == expected["diff"]
+    for part in (*expected.get("warnings", ()), *expected.get("printed", ())):
+        assert part in done.err
+    for part in expected.get("unprinted", ()):
+        assert part not in done.err
 
 
 def _read(path: Path) -> dict[str, Any]:
