@@ -12,12 +12,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from builder.dockerfile import instructions as dockerfile
-from builder.dockerfile.instructions import InlineFile
-from builder.dockerfile.words import Expansion, expand, expand_heredoc
 from builder.errors import DockerfileError
 from builder.plan import history_text
 from builder.plan.build_args import automatic_args, global_args, proxy_environ
@@ -30,17 +28,23 @@ from builder.plan.check_values import (
     check_sources,
     check_unset,
 )
+from builder.plan.convert_metadata import (
+    convert_env,
+    convert_expose,
+    convert_healthcheck,
+    convert_label,
+    convert_stop_signal,
+    convert_volume,
+)
 from builder.plan.entitlements import check_entitlements
 from builder.plan.epoch import EPOCH_ARG, parse_epoch
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.image_state import StageState, destination_path, start_from_image, start_from_scratch
 from builder.plan.link import is_linked
-from builder.plan.ports import parse_ports
-from builder.plan.signals import is_signal
+from builder.plan.scope import Scope
 from builder.source import Span
 from registry.content.image import Image
 from registry.errors import RegistryError
-from registry.oci.image_config import HealthCheck
 from registry.oci.platform import Platform, parse_platform
 from registry.oci.reference import Reference, parse_reference
 
@@ -98,43 +102,6 @@ def convert(
         platform=request.platform,
         epoch=converter.epoch,
     )
-
-
-@dataclass(slots=True)
-class _Scope:
-    """The words of one instruction expanded: all see the state before the instruction."""
-
-    environ: Mapping[str, str]
-    escape: str
-    span: Span
-    unset: set[str] = field(default_factory=set)
-
-    def text(self, word: str) -> str:
-        return self._expand(word).text
-
-    def words(self, word: str) -> tuple[str, ...]:
-        return self._expand(word).words
-
-    def optional(self, word: str | None) -> str | None:
-        return None if word is None else self.text(word)
-
-    def heredoc(self, file: InlineFile) -> InlineFile:
-        if not file.expand:
-            return file
-        try:
-            expansion = expand_heredoc(file.text, self.environ.get)
-        except DockerfileError as error:
-            raise DockerfileError(error.message, hint=error.hint, span=self.span) from error
-        self.unset |= expansion.unmatched
-        return InlineFile(name=self.text(file.name), text=expansion.text, expand=False)
-
-    def _expand(self, word: str) -> Expansion:
-        try:
-            expansion = expand(word, self.environ.get, escape=self.escape)
-        except DockerfileError as error:
-            raise DockerfileError(error.message, hint=error.hint, span=self.span) from error
-        self.unset |= expansion.unmatched
-        return expansion
 
 
 class _Converter:
@@ -322,26 +289,26 @@ class _Converter:
     # Expansion
 
     def _expand_global(self, instruction: dockerfile.Arg, word: str, values: Mapping[str, str]) -> str:
-        return _Scope(values, self._escape, instruction.span).text(word)
+        return Scope(values, self._escape, instruction.span).text(word)
 
-    def _global_scope(self, span: Span) -> _Scope:
-        return _Scope(self._global_args, self._escape, span)
+    def _global_scope(self, span: Span) -> Scope:
+        return Scope(self._global_args, self._escape, span)
 
     # Instructions
 
     def _dispatch(self, instruction: dockerfile.Instruction, state: StageState, stage: Stage) -> None:
-        scope = _Scope(dict(state.environ), self._escape, instruction.span)
+        scope = Scope(dict(state.environ), self._escape, instruction.span)
         match instruction:
             case dockerfile.Arg():
                 self._arg(instruction, state, scope)
             case dockerfile.Env():
-                _env(instruction, state, scope)
+                convert_env(instruction, state, scope)
             case dockerfile.Label():
-                _label(instruction, state, scope)
+                convert_label(instruction, state, scope)
             case dockerfile.Expose():
-                check_ports(_expose(instruction, state, scope), instruction.span, self._checks.warn)
+                check_ports(convert_expose(instruction, state, scope), instruction.span, self._checks.warn)
             case dockerfile.Volume():
-                _volume(instruction, state, scope)
+                convert_volume(instruction, state, scope)
             case dockerfile.User():
                 user = scope.text(instruction.user)
                 state.config = replace(state.config, user=user)
@@ -349,7 +316,7 @@ class _Converter:
             case dockerfile.Workdir():
                 self._workdir(instruction, state, scope)
             case dockerfile.StopSignal():
-                _stop_signal(instruction, state, scope)
+                convert_stop_signal(instruction, state, scope)
             case dockerfile.Shell():
                 state.config = replace(state.config, shell=instruction.words)
                 state.note(f"SHELL {history_text.plain_list(instruction.words)}")
@@ -369,7 +336,7 @@ class _Converter:
                 state.config = replace(state.config, entrypoint=words, cmd=cmd)
                 state.note(f"ENTRYPOINT {history_text.quote_list(words)}")
             case dockerfile.Healthcheck():
-                _healthcheck(instruction, state)
+                convert_healthcheck(instruction, state)
             case dockerfile.OnBuild():
                 state.config = replace(state.config, on_build=(*state.config.on_build, instruction.text))
                 self._triggers.setdefault(stage.index, []).append(instruction.instruction)
@@ -385,7 +352,7 @@ class _Converter:
             declared = [name for name, _ in state.build_args]
             check_unset(instruction, scope.unset, declared, state.environ, self._checks.warn)
 
-    def _arg(self, instruction: dockerfile.Arg, state: StageState, scope: _Scope) -> None:
+    def _arg(self, instruction: dockerfile.Arg, state: StageState, scope: Scope) -> None:
         shown: list[str] = []
         for name, default in instruction.pairs:
             value = self._request.build_args.get(name)
@@ -410,7 +377,7 @@ class _Converter:
                 instruction.span,
             )
 
-    def _workdir(self, instruction: dockerfile.Workdir, state: StageState, scope: _Scope) -> None:
+    def _workdir(self, instruction: dockerfile.Workdir, state: StageState, scope: Scope) -> None:
         written = scope.text(instruction.path)
         if not written.startswith("/") and not state.has_workdir:
             message = f'Relative workdir "{written}" can have unexpected results if the base image changes'
@@ -428,7 +395,7 @@ class _Converter:
         vertex = self._vertex(instruction, state, op)
         state.advance(vertex, f"WORKDIR {path}")
 
-    def _run(self, instruction: dockerfile.Run, state: StageState, scope: _Scope, stage: Stage) -> None:
+    def _run(self, instruction: dockerfile.Run, state: StageState, scope: Scope, stage: Stage) -> None:
         check_entitlements(instruction, self._request.allow)
         if instruction.network == "host" and self._request.network == "none":
             raise DockerfileError(
@@ -472,7 +439,7 @@ class _Converter:
         state.advance(self._vertex(instruction, state, op, sources=sources), f"RUN {text}{HISTORY_SUFFIX}")
 
     def _mounts(
-        self, instruction: dockerfile.Run, state: StageState, scope: _Scope, stage: Stage
+        self, instruction: dockerfile.Run, state: StageState, scope: Scope, stage: Stage
     ) -> tuple[tuple[PlannedMount, ...], tuple[Vertex, ...]]:
         """Plan the mounts of a RUN; return them and what they read from."""
         if not instruction.mounts:
@@ -488,7 +455,7 @@ class _Converter:
         )
 
     def _copy(
-        self, instruction: dockerfile.Copy | dockerfile.Add, state: StageState, scope: _Scope, stage: Stage
+        self, instruction: dockerfile.Copy | dockerfile.Add, state: StageState, scope: Scope, stage: Stage
     ) -> None:
         keyword = "COPY" if isinstance(instruction, dockerfile.Copy) else "ADD"
         paths = tuple(scope.text(path) for path in instruction.sources)
@@ -543,7 +510,7 @@ class _Converter:
         state.advance(vertex, shown + HISTORY_SUFFIX)
 
     def _remote_sources(
-        self, instruction: dockerfile.Copy | dockerfile.Add, paths: tuple[str, ...], scope: _Scope
+        self, instruction: dockerfile.Copy | dockerfile.Add, paths: tuple[str, ...], scope: Scope
     ) -> tuple[tuple[str, ...], tuple[RemoteSource, ...]]:
         """Split the sources of an ADD into paths and what comes from the network."""
         if isinstance(instruction, dockerfile.Copy):
@@ -629,57 +596,3 @@ def _count_steps(instructions: Iterable[dockerfile.Instruction]) -> int:
 
 def _command(command: dockerfile.CommandLine, state: StageState) -> tuple[str, ...]:
     return (*state.shell, *command.words) if command.shell_form else command.words
-
-
-def _env(instruction: dockerfile.Env, state: StageState, scope: _Scope) -> None:
-    pairs = [(scope.text(name), scope.text(value)) for name, value in instruction.pairs]
-    for name, value in pairs:
-        state.set_environ(name, value)
-    state.note("ENV " + " ".join(f"{name}={value}" for name, value in pairs))
-
-
-def _label(instruction: dockerfile.Label, state: StageState, scope: _Scope) -> None:
-    pairs = [(scope.text(name), scope.text(value)) for name, value in instruction.pairs]
-    state.config = replace(state.config, labels={**state.config.labels, **dict(pairs)})
-    state.note("LABEL " + " ".join(f"{name}={value}" for name, value in pairs))
-
-
-def _expose(instruction: dockerfile.Expose, state: StageState, scope: _Scope) -> list[str]:
-    """Add the ports; return them as they are written, expanded."""
-    words = [word for written in instruction.ports for word in scope.words(written)]
-    ports = sorted({port for word in words for port in parse_ports(word, instruction.span)})
-    state.config = replace(state.config, exposed_ports=tuple(sorted({*state.config.exposed_ports, *ports})))
-    state.note(f"EXPOSE {history_text.plain_list(ports)}")
-    return words
-
-
-def _volume(instruction: dockerfile.Volume, state: StageState, scope: _Scope) -> None:
-    paths = [scope.text(path) for path in instruction.paths]
-    if not all(paths):
-        raise DockerfileError("VOLUME specified can not be an empty string", span=instruction.span)
-    state.config = replace(state.config, volumes=tuple(dict.fromkeys([*state.config.volumes, *paths])))
-    state.note(f"VOLUME {history_text.plain_list(paths)}")
-
-
-def _stop_signal(instruction: dockerfile.StopSignal, state: StageState, scope: _Scope) -> None:
-    signal = scope.text(instruction.signal)
-    if not is_signal(signal):
-        raise DockerfileError(
-            f"Invalid signal: {signal}", hint="write a name such as SIGTERM, or a number", span=instruction.span
-        )
-    state.config = replace(state.config, stop_signal=signal)
-    state.note(f"STOPSIGNAL {signal}")
-
-
-def _healthcheck(instruction: dockerfile.Healthcheck, state: StageState) -> None:
-    test = instruction.test
-    check = HealthCheck(
-        test=test,
-        interval_ns=instruction.interval_ns,
-        timeout_ns=instruction.timeout_ns,
-        start_period_ns=instruction.start_period_ns,
-        start_interval_ns=instruction.start_interval_ns,
-        retries=instruction.retries,
-    )
-    state.config = replace(state.config, healthcheck=check)
-    state.note(f"HEALTHCHECK {history_text.health_check(check)}")

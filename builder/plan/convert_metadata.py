@@ -1,0 +1,79 @@
+"""Instructions that change the config of the image and no file.
+
+Source: Dockerfile reference; BuildKit, `frontend/dockerfile/dockerfile2llb/convert.go`; spec, section 1.8 and 2.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from builder.errors import DockerfileError
+from builder.plan import history_text
+from builder.plan.ports import parse_ports
+from builder.plan.signals import is_signal
+from registry.oci.image_config import HealthCheck
+
+if TYPE_CHECKING:
+    from builder.dockerfile import instructions as dockerfile
+    from builder.plan.image_state import StageState
+    from builder.plan.scope import Scope
+
+
+def convert_env(instruction: dockerfile.Env, state: StageState, scope: Scope) -> None:
+    """Set variables in the image and for later steps."""
+    pairs = [(scope.text(name), scope.text(value)) for name, value in instruction.pairs]
+    for name, value in pairs:
+        state.set_environ(name, value)
+    state.note("ENV " + " ".join(f"{name}={value}" for name, value in pairs))
+
+
+def convert_label(instruction: dockerfile.Label, state: StageState, scope: Scope) -> None:
+    """Set labels."""
+    pairs = [(scope.text(name), scope.text(value)) for name, value in instruction.pairs]
+    state.config = replace(state.config, labels={**state.config.labels, **dict(pairs)})
+    state.note("LABEL " + " ".join(f"{name}={value}" for name, value in pairs))
+
+
+def convert_expose(instruction: dockerfile.Expose, state: StageState, scope: Scope) -> list[str]:
+    """Add the ports; return them as they are written, expanded."""
+    words = [word for written in instruction.ports for word in scope.words(written)]
+    ports = sorted({port for word in words for port in parse_ports(word, instruction.span)})
+    state.config = replace(state.config, exposed_ports=tuple(sorted({*state.config.exposed_ports, *ports})))
+    state.note(f"EXPOSE {history_text.plain_list(ports)}")
+    return words
+
+
+def convert_volume(instruction: dockerfile.Volume, state: StageState, scope: Scope) -> None:
+    """Add volumes; nothing is made on disk."""
+    paths = [scope.text(path) for path in instruction.paths]
+    if not all(paths):
+        raise DockerfileError("VOLUME specified can not be an empty string", span=instruction.span)
+    state.config = replace(state.config, volumes=tuple(dict.fromkeys([*state.config.volumes, *paths])))
+    state.note(f"VOLUME {history_text.plain_list(paths)}")
+
+
+def convert_stop_signal(instruction: dockerfile.StopSignal, state: StageState, scope: Scope) -> None:
+    """Set the signal that ends a container."""
+    signal = scope.text(instruction.signal)
+    if not is_signal(signal):
+        raise DockerfileError(
+            f"Invalid signal: {signal}", hint="write a name such as SIGTERM, or a number", span=instruction.span
+        )
+    state.config = replace(state.config, stop_signal=signal)
+    state.note(f"STOPSIGNAL {signal}")
+
+
+def convert_healthcheck(instruction: dockerfile.Healthcheck, state: StageState) -> None:
+    """Set how a container is asked whether it is well."""
+    test = instruction.test
+    check = HealthCheck(
+        test=test,
+        interval_ns=instruction.interval_ns,
+        timeout_ns=instruction.timeout_ns,
+        start_period_ns=instruction.start_period_ns,
+        start_interval_ns=instruction.start_interval_ns,
+        retries=instruction.retries,
+    )
+    state.config = replace(state.config, healthcheck=check)
+    state.note(f"HEALTHCHECK {history_text.health_check(check)}")
