@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.conftest import place, busybox_archive, program, user
+from tests.e2e.conftest import busybox_archive, place, program, user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,14 @@ __all__ = ["busybox_archive", "program", "user"]
 @pytest.fixture(scope="module")
 def shared(program: tuple[str, ...], user: Account, busybox_archive: Path) -> Iterator[Pybuild]:
     """Return the command as the unprivileged user; what one case builds is in the cache for the next."""
+    with place(program, user) as command:
+        command("import", str(busybox_archive), "busybox:1")
+        yield command
+
+
+@pytest.fixture
+def alone(program: tuple[str, ...], user: Account, busybox_archive: Path) -> Iterator[Pybuild]:
+    """Return the command as the unprivileged user, with a root of its own: nothing but `busybox:1` is in it."""
     with place(program, user) as command:
         command("import", str(busybox_archive), "busybox:1")
         yield command
