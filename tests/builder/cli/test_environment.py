@@ -13,7 +13,7 @@ from builder.cli.environment import Environment, _find_home
 from builder.errors import UsageError
 
 
-def _environment(home="/home/a", uid=1000, cwd="/work", **variables):
+def _environment(home="/home/a", uid=1000, cwd="/desk", **variables):
     return Environment(variables=variables, cwd=Path(cwd), home=None if home is None else Path(home), uid=uid)
 
 
@@ -21,7 +21,7 @@ def _environment(home="/home/a", uid=1000, cwd="/work", **variables):
     ("option", "environment", "root"),
     [
         ("/o", _environment(PYBUILD_ROOT="/v"), "/o"),
-        ("o", _environment(), "/work/o"),
+        ("o", _environment(), "/desk/o"),
         (None, _environment(PYBUILD_ROOT="/v", XDG_DATA_HOME="/d"), "/v"),
         (None, _environment(XDG_DATA_HOME="/d"), "/d/pybuild"),
         (None, _environment(XDG_DATA_HOME="relative"), "/home/a/.local/share/pybuild"),
@@ -79,7 +79,7 @@ def test_auth_files_are_those_of_containers_and_docker():
 
 def test_auth_file_can_be_named():
     """REGISTRY_AUTH_FILE replaces all others; DOCKER_CONFIG moves docker's."""
-    assert _environment(REGISTRY_AUTH_FILE="a.json").auth_files() == (Path("/work/a.json"),)
+    assert _environment(REGISTRY_AUTH_FILE="a.json").auth_files() == (Path("/desk/a.json"),)
     assert _environment(DOCKER_CONFIG="/dc").auth_files()[-1] == Path("/dc/config.json")
 
 

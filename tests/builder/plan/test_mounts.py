@@ -14,12 +14,12 @@ SPAN = Span(source=SourceFile("Dockerfile", "RUN --mount"), line=1, end_line=1)
 
 
 def plan(*texts: str, namespace: str = "") -> tuple[PlannedMount, ...]:
-    """Plan mounts below /work, where $x is `value` and every source is the empty file system."""
+    """Plan mounts below /srv, where $x is `value` and every source is the empty file system."""
     flags = [parse_mount(text, SPAN) for text in texts]
     mounts, _ = plan_mounts(
         flags,
         expand=lambda word: word.replace("$x", "value"),
-        working_directory="/work",
+        working_directory="/srv",
         namespace=namespace,
         find_source=lambda name: Vertex(op=EmptyFileSystem(), name=name, text="", stage=name),
     )
@@ -30,11 +30,11 @@ def plan(*texts: str, namespace: str = "") -> tuple[PlannedMount, ...]:
     ("text", "target"),
     [
         ("target=/a", "/a"),
-        ("target=a/b", "/work/a/b"),
-        ("target=.", "/work"),
+        ("target=a/b", "/srv/a/b"),
+        ("target=.", "/srv"),
         ("target=../c", "/c"),
         ("target=/a/../b/", "/b"),
-        ("target=$x", "/work/value"),
+        ("target=$x", "/srv/value"),
         ("type=secret,id=s", "/run/secrets/s"),
         ("type=secret,id=s,env=S", None),
         ("type=ssh", "/run/buildkit/ssh_agent.0"),
