@@ -269,14 +269,15 @@ class _Walk:
                     raise
                 fd = self._make_directory(name)
             except NotADirectoryError:
-                if not self._follow_link(name) and not self._has_become_directory(name):
+                if not self._follow_link(name) and not self._is_being_swapped(name):
                     raise
                 continue
             self._stack.append((name, fd))
 
-    def _has_become_directory(self, name: bytes) -> bool:
-        """Put *name* ahead again if it is a directory by now; another process swaps it with a link."""
-        if not stat.S_ISDIR(os.lstat(name, dir_fd=self._here()).st_mode):
+    def _is_being_swapped(self, name: bytes) -> bool:
+        """Put *name* ahead again if it is a directory or a link by now: another process swaps the two."""
+        mode = os.lstat(name, dir_fd=self._here()).st_mode
+        if not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode):
             return False
         self._count_link()
         self._ahead.append(name)
