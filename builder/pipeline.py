@@ -118,10 +118,6 @@ class Build:
             check_emulation(left, self._request.build_platform)
         return steps_left or any(output.type in LOCAL_OUTPUTS for output in self._request.outputs)
 
-    def before_fork(self) -> None:
-        """Let go of what must not be carried into another process."""
-        self._store.before_fork()
-
     def finish(self, zygote: Zygote | None) -> BuildResult:
         """Carry out what is left, assemble the image, write the outputs.
 

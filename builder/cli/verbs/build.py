@@ -52,7 +52,6 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             renderer.close(error)
             raise
         if needs_namespace:
-            build.before_fork()
             return run_inside(store, lambda zygote: _finish(build, zygote, renderer, arguments, request))
         return _finish(build, None, renderer, arguments, request)
 
