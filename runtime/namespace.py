@@ -33,6 +33,8 @@ _NAMESPACES: Final = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS | syscalls.CL
 _ENDING_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 _WATCHED_SIGNALS: Final = _ENDING_SIGNALS | {signal.SIGINT, signal.SIGCHLD}
 _SAME_KEY_PRESS_SECONDS: Final = 0.5
+_REMINDERS: Final = 10
+_REMINDER_SECONDS: Final = 0.5
 _STATUS_OF_SIGNAL: Final = 128
 _STATUS_OF_BUG: Final = 70
 
@@ -118,16 +120,31 @@ def run_in_namespace(body: Callable[[], int], *, single_id: bool = False) -> int
 
 
 def _wait_for(pid: int) -> int:
-    """Pass signals on to *pid* until it ends; return its exit status."""
+    """Pass signals on to *pid* until it ends; return its exit status.
+
+    Python handles a signal between two statements, so one that arrives just before a blocking system call would wait for
+    that call to end. After a signal the inner process is therefore reminded a few times: CONT interrupts the call
+    and does nothing else.
+    """
     passed_on: set[int] = set()
+    reminders = 0
     while True:
-        received = signal.sigwaitinfo(_WATCHED_SIGNALS)
+        if reminders:
+            received = signal.sigtimedwait(_WATCHED_SIGNALS, _REMINDER_SECONDS)
+        else:
+            received = signal.sigwaitinfo(_WATCHED_SIGNALS)
+        if received is None:
+            os.kill(pid, signal.SIGCONT)
+            reminders -= 1
+            continue
         if received.si_signo == signal.SIGCHLD:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 code = os.waitstatus_to_exitcode(status)
                 return code if code >= 0 else _STATUS_OF_SIGNAL - code
-        elif received.si_signo in _ENDING_SIGNALS:
+            continue
+        reminders = _REMINDERS
+        if received.si_signo in _ENDING_SIGNALS:
             os.kill(pid, signal.SIGKILL if received.si_signo in passed_on else received.si_signo)
             passed_on.add(received.si_signo)
         elif received.si_code <= 0:  # from a process; the terminal's are the kernel's own (SI_KERNEL)
@@ -220,6 +237,7 @@ def _enter(reader: int) -> None:
     for number in _ENDING_SIGNALS:  # process 1 is not ended by signals that it does not handle
         signal.signal(number, _exit_by_signal)
     signal.signal(signal.SIGINT, _interrupt_once())
+    signal.signal(signal.SIGCONT, _be_reminded)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     with contextlib.suppress(KernelError):  # refused where parts of the outer /proc are hidden: most containers
@@ -236,6 +254,10 @@ def _has_hung_up(reader: int) -> bool:
 
 def _exit_by_signal(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(_STATUS_OF_SIGNAL + number)
+
+
+def _be_reminded(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing: that a handler is there lets the signal interrupt a system call."""
 
 
 def _interrupt_once() -> Callable[[int, FrameType | None], None]:

@@ -148,6 +148,23 @@ def test_signal_to_the_front_ends_the_inner_process(number, status):
 
 
 @pytest.mark.userns
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_that_interrupts_no_system_call_is_heard(number, status):
+    """A signal that came just before a blocking call, or to another thread, does not wait for the end of that call."""
+    front = run_front(
+        "import threading\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])\n"
+        "print('ready', flush=True)\ntime.sleep(60)\nreturn 0"
+    )
+    if front.stdout.readline() != "ready\n":
+        finish(front)
+
+    front.send_signal(number)
+
+    assert f"status {status}" in finish(front)
+
+
+@pytest.mark.userns
 def test_second_signal_kills_a_deaf_inner_process():
     """An inner process that ignores TERM is killed by the second one."""
     front = run_front("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(30)")
