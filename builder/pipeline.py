@@ -199,7 +199,7 @@ class Build:
 
     def _push(self, image: Image | ImageIndex, name: Reference) -> None:
         with self._exporting(f"pushing {name}") as note:
-            push_image(self._store, image, name, self._connect(partial(_forward, note)))
+            push_image(self._store, image.descriptor, name, self._connect(partial(_forward, note)))
 
     @contextlib.contextmanager
     def _exporting(self, name: str) -> Iterator[Note]:

@@ -4,46 +4,59 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builder.image.index import ImageIndex, add_platform
+from builder.image.index import add_platform, list_images
 
 if TYPE_CHECKING:
     from builder.store import Store
     from registry.client import RegistryClient
     from registry.content.image import Image
+    from registry.oci.descriptor import Descriptor
     from registry.oci.digest import Digest
     from registry.oci.platform import Platform
     from registry.oci.reference import Reference
 
 
-def pull_image(store: Store, reference: Reference, platform: Platform, client: RegistryClient) -> Image:
+def pull_image(store: Store, reference: Reference, platform: Platform | None, client: RegistryClient) -> Image:
     """Fetch an image into the store under its name, beside those that it has for other platforms.
+
+    A reference with nothing but a digest is listed without a name.
+
+    Args:
+        store: takes it.
+        reference: its digest wins over its tag.
+        platform: what to choose from an index, the machine's own if None.
+        client: fetches.
 
     Raises:
         RegistryError: it cannot be fetched; the store is as before, but for whole blobs.
     """
     image = client.pull(reference, platform, store.blobs)
-    known = store.layout.find(reference)
-    store.layout.put(image.descriptor if known is None else add_platform(store.blobs, known, image), reference)
-    _note_origin(store, image, reference)
+    known = store.layout.find(reference) if reference.tag else None
+    descriptor = image.descriptor if known is None else add_platform(store.blobs, known, image)
+    store.layout.put(descriptor, reference if reference.tag else None)
+    _note_origin(store, image.descriptor, reference)
     return image
 
 
-def push_image(store: Store, image: Image | ImageIndex, reference: Reference, client: RegistryClient) -> None:
-    """Bring an image to its registry; layers that another repository there has are mounted from it.
+def push_image(store: Store, image: Descriptor, reference: Reference, client: RegistryClient) -> Descriptor:
+    """Bring an image or an index to its registry; layers that another repository there has are mounted from it.
+
+    Returns:
+        What the registry has under the name.
 
     Raises:
         RegistryError: it cannot be brought there.
     """
-    whole = image.descriptor if isinstance(image, ImageIndex) else image
-    client.push(whole, reference, store.blobs, mount_from=_mount_sources(store, image, reference))
+    pushed = client.push(image, reference, store.blobs, mount_from=_mount_sources(store, image, reference))
     _note_origin(store, image, reference)
+    return pushed
 
 
-def _mount_sources(store: Store, image: Image | ImageIndex, reference: Reference) -> dict[Digest, str]:
+def _mount_sources(store: Store, image: Descriptor, reference: Reference) -> dict[Digest, str]:
     """Find for each layer another repository of the same registry that has it."""
     prefix = f"{reference.registry}/"
     own = prefix + reference.repository
-    origins = store.state.find_origins(_layer_digests(image))
+    origins = store.state.find_origins(_layer_digests(store, image))
     return {
         digest: others[0].removeprefix(prefix)
         for digest, repositories in origins.items()
@@ -51,10 +64,10 @@ def _mount_sources(store: Store, image: Image | ImageIndex, reference: Reference
     }
 
 
-def _note_origin(store: Store, image: Image | ImageIndex, reference: Reference) -> None:
-    store.state.add_origin(_layer_digests(image), f"{reference.registry}/{reference.repository}")
+def _note_origin(store: Store, image: Descriptor, reference: Reference) -> None:
+    store.state.add_origin(_layer_digests(store, image), f"{reference.registry}/{reference.repository}")
 
 
-def _layer_digests(image: Image | ImageIndex) -> list[Digest]:
-    images = image.images if isinstance(image, ImageIndex) else (image,)
+def _layer_digests(store: Store, image: Descriptor) -> list[Digest]:
+    images = list_images(store.blobs, image)
     return list(dict.fromkeys(layer.digest for each in images for layer in each.manifest.layers))

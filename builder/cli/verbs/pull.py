@@ -10,6 +10,7 @@ from builder.cli.registries import connect, load_settings
 from builder.cli.render import open_renderer
 from builder.cli.show_transfer import TransferView
 from builder.store import Store
+from builder.transfer import pull_image
 from registry.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -57,11 +58,10 @@ def _pull(
     for position, reference in enumerate(candidates):
         try:
             with view.vertex(f"pull {reference}"):
-                image = client.pull(reference, platform, store.blobs)
+                pull_image(store, reference, platform, client)
         except NotFoundError:
             if position == len(candidates) - 1:
                 raise
             continue
-        store.layout.put(image.descriptor, reference if reference.tag else None)
         return reference
     raise AssertionError

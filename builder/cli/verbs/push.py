@@ -11,6 +11,8 @@ from builder.cli.registries import connect
 from builder.cli.render import open_renderer
 from builder.cli.show_transfer import TransferView
 from builder.errors import UsageError
+from builder.store import Store
+from builder.transfer import push_image
 from registry.content.image import load_image
 from registry.oci.reference import parse_reference
 
@@ -32,9 +34,9 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         reference = parse_reference(text)
         if reference.tag is None:
             raise UsageError(f"a push needs a tag: `{text}`", hint="name it like HOST/NAME:TAG")
-        entry = images.find(text)[0]
+        descriptor = images.find(text)[0].descriptor
         wanted.append(
-            (reference, load_image(images.blobs, entry.descriptor, platform) if platform else entry.descriptor)
+            (reference, load_image(images.blobs, descriptor, platform).descriptor if platform else descriptor)
         )
     mode = "quiet" if arguments.quiet else environment.progress(arguments.progress)
     renderer = open_renderer(mode, environment, sys.stderr, title="Pushing")
@@ -43,10 +45,13 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     pushed = []
     try:
         renderer.start()
-        with connect(environment, arguments.insecure_registry, view.report) as client:
+        with (
+            Store(environment.root(arguments.root)) as store,
+            connect(environment, arguments.insecure_registry, view.report) as client,
+        ):
             for reference, image in wanted:
                 with view.vertex(f"push {reference}"):
-                    pushed.append((reference, client.push(image, reference, images.blobs)))
+                    pushed.append((reference, push_image(store, image, reference, client)))
     except BaseException as error:
         failure = error
         raise

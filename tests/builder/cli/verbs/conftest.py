@@ -51,14 +51,14 @@ class Shell:
         return () if verb in {"login", "logout"} else ("--root", str(self.root / "store"))
 
 
-def add_image(store, *names, layers=(b"one",), created="2020-01-01T00:00:00Z"):
+def add_image(store, *names, layers=(b"one",), created="2020-01-01T00:00:00Z", platform=None):
     """Put an image of single-file layers into a store."""
     tars = [_tar(content) for content in layers]
     blobs = [store.blobs.put(tar) for tar in tars]
     history = [History(created=created, created_by="ARG x\tbuild-arg with a long line " + "x" * 40, empty_layer=True)]
     history += [History(created=created, created_by=f"COPY {n}", comment="c") for n in range(len(tars))]
     config = ImageConfig(
-        platform=host_platform(),
+        platform=platform or host_platform(),
         created=created,
         env=("A=1",),
         cmd=("sh",),

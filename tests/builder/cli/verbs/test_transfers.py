@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from builder.cli.verbs.login import parse_host
 from builder.errors import UsageError
+from builder.image.index import write_index
+from builder.store import Store
+from registry.oci.platform import parse_platform
+from registry.oci.reference import parse_reference
+from tests.builder.cli.verbs.conftest import add_image
 from tests.fakes.docker_registry import run_docker_registry
 
 pytestmark = pytest.mark.registry
@@ -40,6 +46,40 @@ def test_push_and_pull_is_a_round_trip(shell, app, open_registry):
     code, out, error = shell("pull", "-q", name)
     assert (code, out, error) == (0, f"{name}\n", "")
     assert json.loads(shell.ok("inspect", name))[0]["Id"] == app.manifest.config.digest
+
+
+def test_pull_keeps_the_other_platforms_of_a_name(shell, open_registry):
+    """A name that was pulled for one platform and then for another stands for both."""
+    name = f"{open_registry}/team/both:1"
+    with Store(shell.root / "store") as store:
+        images = [
+            add_image(store, layers=(text.encode(),), platform=parse_platform(text))
+            for text in ("linux/amd64", "linux/arm64")
+        ]
+        placed = [
+            replace(image, descriptor=replace(image.descriptor, platform=image.config.platform)) for image in images
+        ]
+        store.layout.put(write_index(placed, store.blobs).descriptor, parse_reference(name))
+    shell.ok("push", "-q", name)
+    shell.ok("rmi", name)
+
+    for image in images:
+        shell.ok("pull", "-q", "--platform", str(image.config.platform), name)
+
+    for image in images:
+        found = shell.ok("inspect", "--platform", str(image.config.platform), name)
+        assert json.loads(found)[0]["Id"] == image.manifest.config.digest
+
+
+def test_push_mounts_what_another_repository_has(shell, app, open_registry):
+    """A layer that came from a repository of the same registry is linked there, not sent."""
+    shell.ok("tag", "app:1", f"{open_registry}/first/app:1")
+    shell.ok("push", "-q", f"{open_registry}/first/app:1")
+    shell.ok("tag", "app:1", f"{open_registry}/second/app:1")
+    _, _, error = shell("push", "--progress", "rawjson", f"{open_registry}/second/app:1")
+
+    for layer in app.manifest.layers:
+        assert f"{layer.digest} mount" in error
 
 
 def test_pull_of_nothing_is_a_registry_error(shell, open_registry):
