@@ -12,10 +12,10 @@ Source: spec, sections 1.14 and 1.17.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 from email.utils import parsedate_to_datetime
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -27,6 +27,7 @@ from builder.context.select import Selected, Selection, select_sources
 from builder.context.walk import SourceRoot, find
 from builder.errors import ContextError, SourceError
 from builder.source import SourceFile, Span
+from registry.content.replayed_stream import peek
 from registry.errors import ContentError, RegistryError
 from registry.oci.digest import Digest, digest_algorithm, parse_digest
 from runtime.paths import open_in_root
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 UNNAMED: Final = "__unnamed__"
 """What a file is called whose address ends in no name. Source: BuildKit, dockerfile2llb/convert.go."""
 
-_HEAD: Final = 512
 _READ_SIZE: Final = 1 << 20
 
 
@@ -408,10 +408,10 @@ def open_remote_directory(address: str, network: Network) -> SourceRoot:
     body = network.ask(file, None)
     fd = network.make_folder()
     with network.open_body(file, body, None) as stream:
-        head = _read_head(stream)
+        head, whole = peek(stream)
         if not looks_like_archive(head):
             raise ContextError(f"a named context is a directory, a repository or a tar: `{file.shown}`")
-        unpack_context(_join(head, stream), fd, subject=f"archive {file.shown}")
+        unpack_context(BufferedReader(whole), fd, subject=f"archive {file.shown}")
     return SourceRoot(fd=fd, shown=f"archive `{file.shown}`")
 
 
@@ -448,49 +448,19 @@ def _open_stream(
     time: int | None,
 ) -> RemoteContext:
     """Make a context of a tar, or of a Dockerfile alone."""
-    head = _read_head(stream)
+    head, whole = peek(stream)
     if not head:
         raise ContextError(f"the build context is empty: `{shown}`", hint="pipe a tar or a Dockerfile into it")
     fd = network.make_folder()
     if looks_like_archive(head):
-        newest = unpack_context(_join(head, stream), fd, subject=f"context from {shown}")
+        newest = unpack_context(BufferedReader(whole), fd, subject=f"context from {shown}")
         return RemoteContext(fd, shown=shown, dockerfile=dockerfile, text=text, time=time or newest)
     if dockerfile is not None or text is not None:
         raise ContextError(
             f"two Dockerfiles: --file names one, and `{shown}` is one and no archive", hint="drop --file"
         )
-    rest = head + stream.read(MAXIMUM_SIZE + 1)
-    only = SourceFile("Dockerfile", decode_dockerfile(rest))
+    only = SourceFile("Dockerfile", decode_dockerfile(head + stream.read(MAXIMUM_SIZE + 1)))
     return RemoteContext(fd, shown=shown, dockerfile=None, text=only, time=time)
-
-
-def _read_head(stream: BinaryIO) -> bytes:
-    head = b""
-    while len(head) < _HEAD and (more := stream.read(_HEAD - len(head))):
-        head += more
-    return head
-
-
-def _join(head: bytes, stream: BinaryIO) -> BinaryIO:
-    return io.BufferedReader(_Joined(head, stream))
-
-
-class _Joined(io.RawIOBase):
-    """A stream whose first bytes were read already; closing it leaves the stream open."""
-
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
-        super().__init__()
-        self._head = head
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed wants any buffer
-        data = self._head[: len(buffer)] or self._stream.read(len(buffer))
-        self._head = self._head[len(data) :]
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def _name(url: str) -> str:

@@ -13,6 +13,7 @@ import io
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
+from registry.content.replayed_stream import ReplayedStream, peek
 from registry.errors import LayerDamagedError
 from registry.oci.media_types import layer_compression
 
@@ -43,7 +44,7 @@ def open_layer(stream: BinaryIO, *, media_type: str | None) -> BinaryIO:
         zeros, or cannot be decompressed.
     """
     with _closing_on_error(stream):
-        head, source = _peek(stream)
+        head, source = peek(stream)
         announced = layer_compression(media_type) if media_type else None
         raw = _open_compressed(head, source, subject="layer")
         if raw is None and announced in {"gzip", "zstd"} and not _is_tar(head):
@@ -61,47 +62,13 @@ def open_archive(stream: BinaryIO) -> BinaryIO:
         A buffered reader. It raises LayerDamagedError as that of `open_layer`.
     """
     with _closing_on_error(stream):
-        head, source = _peek(stream)
+        head, source = peek(stream)
         raw = _open_compressed(head, source, subject="archive")
         if head.startswith(b"BZh") and head[4:10] in {b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"}:
             raw = _MemberReader(source, _make_bzip2_decoder, magic=b"BZh", subject="archive")
         elif head.startswith(_XZ_MAGIC):
             raw = _MemberReader(source, _make_xz_decoder, magic=_XZ_MAGIC, subject="archive")
         return _buffer(raw or source)
-
-
-class _Source(io.RawIOBase):
-    """A stream whose first bytes were already read."""
-
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
-        super().__init__()
-        self._head = head
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0:
-            return b"".join(iter(lambda: self.read(_READ_SIZE), b""))
-        if self._head:
-            data, self._head = self._head[:size], self._head[size:]
-            return data
-        return self._stream.read(size)
-
-    def unread(self, data: bytes) -> None:
-        """Put *data* back, to be read next."""
-        self._head = data + self._head
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed wants any buffer
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._stream.close()
-        super().close()
 
 
 class _Decoder(Protocol):
@@ -122,7 +89,7 @@ class _Decoder(Protocol):
 class _Decompressed(io.RawIOBase):
     """A reader over `_fill`, which gives the next bytes and `b""` only at the end."""
 
-    def __init__(self, source: _Source, *, subject: str) -> None:
+    def __init__(self, source: ReplayedStream, *, subject: str) -> None:
         super().__init__()
         self._source = source
         self._subject = subject
@@ -154,7 +121,9 @@ class _Decompressed(io.RawIOBase):
 class _MemberReader(_Decompressed):
     """Members one after the other, with zeros between or behind them: gzip, bzip2, xz."""
 
-    def __init__(self, source: _Source, make_decoder: Callable[[], _Decoder], *, magic: bytes, subject: str) -> None:
+    def __init__(
+        self, source: ReplayedStream, make_decoder: Callable[[], _Decoder], *, magic: bytes, subject: str
+    ) -> None:
         super().__init__(source, subject=subject)
         self._make_decoder = make_decoder
         self._decoder: _Decoder | None = make_decoder()
@@ -208,7 +177,7 @@ class _ZstdReader(_Decompressed):
     Source: RFC 8878, section 3.1.
     """
 
-    def __init__(self, source: _Source, *, subject: str) -> None:
+    def __init__(self, source: ReplayedStream, *, subject: str) -> None:
         super().__init__(source, subject=subject)
         import zstandard  # noqa: PLC0415  (slow)
 
@@ -283,15 +252,7 @@ def _closing_on_error(stream: BinaryIO) -> Iterator[None]:
         raise
 
 
-def _peek(stream: BinaryIO) -> tuple[bytes, _Source]:
-    """Return the first 512 bytes, or fewer if there are no more, and the stream as if they had not been read."""
-    head = b""
-    while len(head) < 512 and (chunk := stream.read(512 - len(head))):
-        head += chunk
-    return head, _Source(head, stream)
-
-
-def _open_compressed(head: bytes, source: _Source, *, subject: str) -> _Decompressed | None:
+def _open_compressed(head: bytes, source: ReplayedStream, *, subject: str) -> _Decompressed | None:
     if head.startswith(b"\x1f\x8b\x08"):
         return _MemberReader(source, _make_gzip_decoder, magic=b"\x1f\x8b", subject=subject)
     if head.startswith(_ZSTD_MAGIC) or _is_skippable(head[:4]):
