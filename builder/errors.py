@@ -4,7 +4,7 @@
     ├── UsageError                     exit 2   the command line asks for something that cannot be
     ├── DockerfileError                exit 2   the text of a Dockerfile (subclasses beside the parser's subjects)
     ├── ContextError                   exit 2   the build context, an ignore file, a COPY source
-    ├── CopyError                      exit 1   a COPY, ADD or WORKDIR does not fit what the image has
+    ├── CopyError                      exit 2   a COPY, ADD or WORKDIR does not fit what the image has
     ├── ArchiveError                   exit 2   a tar of images that cannot be read
     ├── StepFailedError                exit 1   a RUN ended with a status that is not 0
     ├── BaseImageError                 exit 3   the image of a FROM or --from cannot be had
@@ -68,6 +68,7 @@ class CopyError(BuildError):
     """A COPY, ADD or WORKDIR does not fit what the image has."""
 
     id = "copy.failed"
+    exit_code = 2
 
 
 class ArchiveError(BuildError):

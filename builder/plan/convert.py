@@ -41,6 +41,7 @@ from builder.plan.epoch import EPOCH_ARG, parse_epoch
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.image_state import StageState, destination_path, start_from_image, start_from_scratch
 from builder.plan.link import is_linked
+from builder.plan.mode import Mode
 from builder.plan.scope import Scope
 from builder.source import Span
 from registry.content.image import Image
@@ -467,6 +468,8 @@ class _Converter:
             local, remotes = self._remote_sources(instruction, paths, scope)
         destination = scope.text(instruction.destination)
         chown, chmod = scope.optional(instruction.chown), scope.optional(instruction.chmod)
+        if chmod:
+            Mode(chmod, span=instruction.span)  # a mode that is none is known before anything is done
         inline = tuple(scope.heredoc(file) for file in instruction.files)
         source: Vertex | None = None
         context: str | None = None

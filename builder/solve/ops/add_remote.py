@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from builder.context.select import Selection
     from builder.plan.graph import CopyFiles
-    from builder.solve.ops.ownership import Mode, Owner
+    from builder.plan.mode import Mode
+    from builder.solve.ops.ownership import Owner
     from builder.source import Span
     from builder.tree import Tree
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from builder.context.select import InlineFile, Selection, select_sources
 from builder.context.walk import SourceRoot
+from builder.plan.mode import Mode
 from builder.solve.ops.archive import place_add
-from builder.solve.ops.ownership import Mode, resolve_owner
+from builder.solve.ops.ownership import resolve_owner
 from builder.solve.ops.place import encode_destination, place_copy
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from builder.context.select import Selected, Selection
     from builder.context.walk import SourceRoot
-    from builder.solve.ops.ownership import Mode, Owner
+    from builder.plan.mode import Mode
+    from builder.solve.ops.ownership import Owner
     from builder.source import Span
     from builder.tree import Tree
     from runtime.layers.archive import ArchiveWriter

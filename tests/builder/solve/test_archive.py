@@ -13,8 +13,8 @@ import zstandard
 
 from builder.context.select import Selection, select_sources
 from builder.errors import ContextError, CopyError
+from builder.plan.mode import Mode
 from builder.solve.ops.archive import place_add
-from builder.solve.ops.ownership import Mode
 from builder.solve.ops.place import write_entries
 from runtime.layers.archive import ArchiveWriter
 from runtime.layers.entry import EntryKind

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from builder.context.select import InlineFile, Selection, select_sources
 from builder.errors import ContextError, CopyError
 from builder.plan.image_state import destination_path
-from builder.solve.ops.ownership import Mode
+from builder.plan.mode import Mode
 from builder.solve.ops.place import encode_destination, place_copy, write_entries
 from builder.tree import EmptyTree
 from runtime.layers.archive import ArchiveWriter
