@@ -250,11 +250,18 @@ class _ShownDownloads:
         self._exporting = exporting
 
     def download(
-        self, url: str, store: BlobStore, *, etag: str = "", modified: str = "", limit: int | None = None
+        self,
+        url: str,
+        store: BlobStore,
+        *,
+        etag: str = "",
+        modified: str = "",
+        authorization: str = "",
+        limit: int | None = None,
     ) -> Downloaded | None:
         """Fetch the body of an address into a store; None if it still has these validators."""
         from registry.transport import redact_url  # noqa: PLC0415  only for builds that fetch something
 
         with self._exporting(f"[internal] fetch {redact_url(url)}") as note:
             client = self._connect(partial(_forward, note))
-            return client.download(url, store, etag=etag, modified=modified, limit=limit)
+            return client.download(url, store, etag=etag, modified=modified, authorization=authorization, limit=limit)

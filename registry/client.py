@@ -216,7 +216,14 @@ class RegistryClient:
                 raise
 
     def download(
-        self, url: str, store: BlobStore, *, etag: str = "", modified: str = "", limit: int | None = None
+        self,
+        url: str,
+        store: BlobStore,
+        *,
+        etag: str = "",
+        modified: str = "",
+        authorization: str = "",
+        limit: int | None = None,
     ) -> Downloaded | None:
         """Fetch the body of an ordinary address into a store; None if it still has these validators.
 
@@ -225,6 +232,7 @@ class RegistryClient:
             store: takes the body.
             etag: what the server said when it was asked last, empty if it said nothing.
             modified: its Last-Modified, as *etag*.
+            authorization: a header for the origin of the address; credentials in that win over it.
             limit: bytes that the body may have at most.
 
         Raises:
@@ -243,6 +251,7 @@ class RegistryClient:
                 progress=self._tell,
                 etag=etag,
                 modified=modified,
+                authorization=authorization,
                 limit=limit,
             )
 

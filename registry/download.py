@@ -1,7 +1,7 @@
 """Downloads: the body of an ordinary HTTP(S) address into a blob store.
 
 A *validator* is what a server said about a body it sent, ETag and Last-Modified; with them it is asked again and
-answers that nothing changed. Credentials come from the address itself and go to its own origin only; from https
+answers that nothing changed. Credentials come with or in the address and go to its own origin only; from https
 nothing leads to http. Texts for people never hold user, password or query.
 
 Source: RFC 9110, sections 8.8 (validators), 13.1 (preconditions) and 15.4 (redirects).
@@ -56,6 +56,7 @@ def download(
     progress: ProgressSink,
     etag: str = "",
     modified: str = "",
+    authorization: str = "",
     limit: int | None = None,
 ) -> Downloaded | None:
     """Fetch a body into a store; None if it is still the one with these validators.
@@ -69,6 +70,7 @@ def download(
         progress: told how far it is, under the address without secrets.
         etag: what the server said when it was asked last.
         modified: as *etag*.
+        authorization: a header for the origin of the address; user and password in that win over it.
         limit: bytes that the body may have at most, None for any number.
 
     Raises:
@@ -84,12 +86,13 @@ def download(
     while True:
         is_last = attempt >= pacing.policy.attempts
         try:
-            with _follow(url, headers, transport, cancellation) as answer:
+            with _follow(url, headers, authorization, transport, cancellation) as answer:
                 if is_last or answer.status not in _TRANSIENT:
                     if answer.status == _NOT_MODIFIED and headers:
                         return None
                     if answer.status != 200:
-                        raise DownloadError(redact_url(url), f"invalid response status {answer.status}")
+                        reason = f"invalid response status {answer.status}"
+                        raise DownloadError(redact_url(url), reason, status=answer.status)
                     return _store_body(url, answer, store, limit, progress)
         except UnreachableError as error:
             if is_last or not error.transient:
@@ -100,9 +103,12 @@ def download(
         attempt += 1
 
 
-def _follow(url: str, headers: Mapping[str, str], transport: Transport, cancellation: Cancellation) -> Answer:
+def _follow(
+    url: str, headers: Mapping[str, str], given: str, transport: Transport, cancellation: Cancellation
+) -> Answer:
     """Send, and follow redirects; on another origin the credentials stay behind."""
     origin, authorization = _split_credentials(url)
+    authorization = authorization or given
     at = origin
     for _ in range(MAX_REDIRECTS + 1):
         parts = urlsplit(at)

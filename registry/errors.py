@@ -369,11 +369,13 @@ class DownloadError(RegistryError):
     Args:
         url: the address without user, password and query.
         cause: why not, in words.
+        status: what the server answered, None if it is not for an answer.
     """
 
     id = "download.failed"
 
-    def __init__(self, url: str, cause: str, *, hint: str | None = None) -> None:
+    def __init__(self, url: str, cause: str, *, status: int | None = None, hint: str | None = None) -> None:
         super().__init__(f"download failed, {cause}: `{url}`", hint=hint)
         self.url = url
         self.cause = cause
+        self.status = status

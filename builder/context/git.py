@@ -5,7 +5,7 @@ a checkout is made of that commit alone where the server allows it, else of all 
 
 A repository is untrusted. git runs without any configuration of the user or system, without hooks, templates and
 prompts, and may use https, http, ssh and git only; `file` and everything that starts programs is closed to it and to
-its submodules. Credentials in an address never reach an argument, a file, or a text: git gets them as a header, in its
+its submodules. Credentials, in an address or of the build, never reach an argument, a file, or a text: git gets them as a header, in its
 environment.
 
 Source: BuildKit, util/gitutil and frontend/dockerfile/dfgitutil; git-fetch(1), git(1), section "Environment Variables".
@@ -54,6 +54,8 @@ _TRUE: Final = {"", "1", "true", "t"}
 _FALSE: Final = {"0", "false", "f"}
 _DIRECTORY: Final = "checkout"
 _TIMEOUT: Final = 3600
+_ASKS_FOR_CREDENTIALS: Final = ("fatal: could not read Username", "fatal: Authentication failed")
+_DENIED_HINT: Final = "give a token: --secret id=GIT_AUTH_TOKEN,env=TOKEN"
 _SETTINGS: Final = f"""\
 [core]
 \thooksPath = {os.devnull}
@@ -195,6 +197,7 @@ class Git:
         environ: variables of the user, of which `PASSED_VARIABLES` are used.
         protocols: what may be used to reach repositories.
         telling: tells of a fetch for the time of a block.
+        authorize: gives the Authorization header for an address, empty if there is none.
     """
 
     def __init__(
@@ -204,9 +207,11 @@ class Git:
         *,
         protocols: Sequence[str] = PROTOCOLS,
         telling: Callable[[str], AbstractContextManager[object]] = nullcontext,
+        authorize: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._folder = folder
         self._telling = telling
+        self._authorize = authorize
         self._environ = {name: environ[name] for name in PASSED_VARIABLES if environ.get(name)}
         self._authorities = environ.get("SSL_CERT_FILE", "")
         self._protocols = tuple(protocols)
@@ -337,7 +342,8 @@ class Git:
             lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
             said = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1] if lines else "")
             reason = said.removeprefix("fatal: ").removeprefix("error: ") or f"git ended with {done.returncode}"
-            raise SourceError(f"cannot fetch from git, {reason}: `{source.shown}`", span=span)
+            hint = _DENIED_HINT if said.startswith(_ASKS_FOR_CREDENTIALS) else None
+            raise SourceError(f"cannot fetch from git, {reason}: `{source.shown}`", hint=hint, span=span)
         return done.stdout.decode("utf-8", "surrogateescape")
 
     def _environment(self, source: GitSource, protocols: Sequence[str]) -> dict[str, str]:
@@ -354,7 +360,7 @@ class Git:
             "GIT_LFS_SKIP_SMUDGE": "1",
         }
         address, authorization = split_credentials(source.url)
-        if authorization:
+        if authorization := authorization or self._authorize(address):
             parts = urlsplit(address)
             environ["GIT_CONFIG_COUNT"] = "1"
             environ["GIT_CONFIG_KEY_0"] = f"http.{parts.scheme}://{parts.netloc}/.extraHeader"

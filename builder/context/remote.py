@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from builder.context.archive import looks_like_archive, unpack_context
+from builder.context.authorization import file_hint
 from builder.context.git import GitSource, is_git_url, parse_git_url
 from builder.context.local import DEFAULT_NAMES, MAXIMUM_SIZE, Selections
 from builder.context.select import Selected, Selection, select_sources
@@ -28,13 +29,14 @@ from builder.context.walk import SourceRoot, find
 from builder.errors import ContextError, SourceError
 from builder.source import SourceFile, Span
 from registry.content.replayed_stream import peek
-from registry.errors import ContentError, RegistryError
+from registry.errors import ContentError, DownloadError, RegistryError
 from registry.oci.digest import Digest, digest_algorithm, parse_digest
 from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from builder.context.authorization import Authorizations
     from builder.context.git import Git
     from registry.content.store import BlobStore
     from registry.download import Downloaded
@@ -43,6 +45,7 @@ UNNAMED: Final = "__unnamed__"
 """What a file is called whose address ends in no name. Source: BuildKit, dockerfile2llb/convert.go."""
 
 _READ_SIZE: Final = 1 << 20
+_DENIED: Final = frozenset({401, 403})
 
 
 class UrlSource(NamedTuple):
@@ -107,7 +110,14 @@ class Downloader(Protocol):
     """Fetches bodies. Source: registry.client.RegistryClient."""
 
     def download(
-        self, url: str, store: BlobStore, *, etag: str = "", modified: str = "", limit: int | None = None
+        self,
+        url: str,
+        store: BlobStore,
+        *,
+        etag: str = "",
+        modified: str = "",
+        authorization: str = "",
+        limit: int | None = None,
     ) -> Downloaded | None:
         """Fetch the body of an address into a store; None if it still has these validators."""
         ...
@@ -129,16 +139,24 @@ class Network:
         memory: remembers answers.
         downloader: makes what fetches, when first needed; it is told what for.
         git: runs git.
+        authorizations: opens files that not everybody gets.
     """
 
     def __init__(
-        self, folder: Path, blobs: BlobStore, memory: UrlMemory, downloader: Callable[[], Downloader], git: Git
+        self,
+        folder: Path,
+        blobs: BlobStore,
+        memory: UrlMemory,
+        downloader: Callable[[], Downloader],
+        git: Git,
+        authorizations: Authorizations,
     ) -> None:
         self.folder = folder
         self.git = git
         self._blobs = blobs
         self._memory = memory
         self._connect = downloader
+        self._authorizations = authorizations
         self._downloader: Downloader | None = None
         self._bodies: dict[tuple[str, str], Body] = {}
         self._opened: dict[tuple[RemoteSource, tuple[str, ...]], Selection] = {}
@@ -271,12 +289,15 @@ class Network:
                 self._blobs,
                 etag=row.etag if row else "",
                 modified=row.modified if row else "",
+                authorization=self._authorizations.for_file(source.url),
                 limit=limit,
             )
         except RegistryError as error:
             if isinstance(error, ContentError):
                 raise
-            raise SourceError(error.message, hint=error.hint, span=span) from error
+            is_denied = isinstance(error, DownloadError) and error.status in _DENIED
+            hint = file_hint(source.url) if is_denied else error.hint
+            raise SourceError(error.message, hint=hint, span=span) from error
         if got is None:
             return None
         answer = UrlRow(etag=got.etag, modified=got.modified, digest=got.digest)

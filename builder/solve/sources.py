@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.context.local import LocalContext
+from builder.solve.secrets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,13 +53,15 @@ class Sources:
     def network(self) -> Network:
         """Give what fetches."""
         if self._network is None:
+            from builder.context.authorization import Authorizations  # noqa: PLC0415  as below
             from builder.context.git import Git  # noqa: PLC0415  most builds fetch nothing
             from builder.context.remote import Network  # noqa: PLC0415  as above
 
             folder = self._store.temporary / f"fetched-{os.urandom(4).hex()}"
             folder.mkdir(mode=0o700)
-            git = Git(folder, self._request.git_environ, telling=self._telling)
-            self._network = Network(folder, self._store.blobs, self._store.state, self._downloader, git)
+            known = Authorizations(Secrets(self._request.secrets).find)
+            git = Git(folder, self._request.git_environ, telling=self._telling, authorize=known.for_repository)
+            self._network = Network(folder, self._store.blobs, self._store.state, self._downloader, git, known)
         return self._network
 
     def open_context(self) -> LocalContext | RemoteContext:

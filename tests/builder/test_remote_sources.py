@@ -1,5 +1,6 @@
 """Whole builds whose files come from the network, from standard input and from named contexts."""
 
+import base64
 import hashlib
 import io
 import itertools
@@ -11,7 +12,7 @@ import pytest
 from builder.errors import ContextError, DockerfileError, SourceError
 from builder.events import VertexCompleted, VertexStarted
 from builder.pipeline import Build
-from builder.request import BuildRequest
+from builder.request import BuildRequest, SecretSource
 from builder.store import Store
 from registry.client import RegistryClient
 from registry.connection import Pacing
@@ -274,6 +275,84 @@ def test_kept_git_directory_holds_no_credentials(workshop, web, repository):
     assert "d/.git/HEAD" in entries
     assert not [name for name, (_, content) in entries.items() if b"hunter2" in content]
     assert any(header for _, _, header in web.requests)
+
+
+# Credentials of the build
+
+
+def secret(name, value):
+    """Make a `--secret` with a value."""
+    return SecretSource(id=name, value=value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "header"),
+    [
+        ("HTTP_AUTH_TOKEN_{host}", b"hunter2\n", "Bearer hunter2"),
+        ("HTTP_AUTH_TOKEN_127.0.0.1", b"hunter2", "Bearer hunter2"),
+        ("HTTP_AUTH_HEADER_{host}", b"Secret hunter2", "Secret hunter2"),
+    ],
+)
+def test_file_is_opened_by_a_secret(workshop, web, name, value, header):
+    """ADD says who the build is, to the host that the secret is for, and keeps nothing of it."""
+    web.files["/f"] = b"body"
+    web.locked["/f"] = header
+    secrets = (secret(name.format(host=web.address), value),)
+    image = workshop.build(f"FROM scratch\nADD {web.url}/f /f", secrets=secrets)
+
+    assert workshop.entries(image)["f"][1] == b"body"
+    assert "hunter2" not in repr((image.config, workshop.events, workshop.store.state.records()))
+    assert b"hunter2" not in b"".join(path.read_bytes() for path in workshop.store.root.glob("state.db*"))
+
+
+def test_locked_file_says_which_secret_opens_it(workshop, web):
+    """The hint can be pasted, and a secret for another host is not sent."""
+    web.locked["/f"] = "Bearer x"
+    with pytest.raises(SourceError, match="invalid response status 401") as raised:
+        workshop.build(f"FROM scratch\nADD {web.url}/f /f", secrets=(secret("HTTP_AUTH_TOKEN_localhost", b"x"),))
+
+    assert f"--secret id=HTTP_AUTH_TOKEN_{web.address}," in raised.value.hint
+    assert [each[2] for each in web.requests] == [None]
+
+
+def test_secret_does_not_follow_a_redirect(workshop, web):
+    """Another origin does not get it."""
+    web.redirects["/f"] = f"http://localhost:{web.address.rpartition(':')[2]}/g"
+    web.files["/g"] = b"body"
+    workshop.build(f"FROM scratch\nADD {web.url}/f /f", secrets=(secret(f"HTTP_AUTH_TOKEN_{web.address}", b"hunter2"),))
+
+    assert [each[2] for each in web.requests] == ["Bearer hunter2", None]
+
+
+@pytest.mark.parametrize("suffix", ["", ".127.0.0.1", ".{host}"])
+@pytest.mark.parametrize(
+    ("kind", "value", "header"),
+    [
+        ("TOKEN", b"hunter2", f"Basic {base64.b64encode(b'x-access-token:hunter2').decode()}"),
+        ("HEADER", b"Secret hunter2", "Secret hunter2"),
+    ],
+)
+def test_repository_is_opened_by_a_secret(workshop, web, repository, suffix, kind, value, header):
+    """A context and an ADD of a repository use it, and nothing of it is kept."""
+    repository.commit({"Dockerfile": f"FROM scratch\nADD --keep-git-dir {web.url}/git/r.git /d/\n"})
+    repository.serve_to(web.git / "r.git")
+    web.locked["/git/"] = header
+    secrets = (secret(f"GIT_AUTH_{kind}{suffix.format(host=web.address)}", value),)
+    image = workshop.build(context=f"{web.url}/git/r.git", secrets=secrets)
+
+    entries = workshop.entries(image)
+    assert entries["d/a"][1] == b"one"
+    assert not [name for name, (_, content) in entries.items() if b"hunter2" in content]
+
+
+def test_locked_repository_says_which_secret_opens_it(workshop, web, repository):
+    """Where git would ask for a password, the message names the secret."""
+    repository.serve_to(web.git / "r.git")
+    web.locked["/git/"] = "Basic x"
+    with pytest.raises(SourceError, match="could not read Username|Authentication failed") as raised:
+        workshop.build(f"FROM scratch\nADD {web.url}/git/r.git /d/")
+
+    assert raised.value.hint == "give a token: --secret id=GIT_AUTH_TOKEN,env=TOKEN"
 
 
 # Contexts

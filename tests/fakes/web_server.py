@@ -11,13 +11,14 @@ class WebServer:
     """Serves *files* (path to bytes) and, below `/git/`, the folder *git* as plain files.
 
     *modified* gives the Last-Modified of a path in seconds, *redirects* the Location of one. *requests* notes method,
-    path, status and the Authorization header of each request.
+    path, status and the Authorization header of each request. Paths that begin as a key of *locked* want its header.
     """
 
     def __init__(self, git=None):
         self.files = {}
         self.modified = {}
         self.redirects = {}
+        self.locked = {}
         self.etags = True
         self.git = git
         self.requests = []
@@ -53,6 +54,9 @@ class WebServer:
         handler.wfile.write(body)
 
     def _find(self, path, headers):
+        wanted = next((header for start, header in self.locked.items() if path.startswith(start)), None)
+        if wanted is not None and headers.get("Authorization") != wanted:
+            return 401, {"WWW-Authenticate": "Basic"}, b"who are you?"
         if path in self.redirects:
             return 302, {"Location": self.redirects[path]}, b""
         if self.git is not None and path.startswith("/git/"):
