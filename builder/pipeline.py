@@ -156,6 +156,7 @@ class Build:
                 self._request,
                 self._resolve_image,
                 context_time=self._context.time,
+                remote_time=lambda remote, span: self._sources.network().time(remote, span),
                 checks=checks,
                 contexts=self._sources.named,
             )

@@ -62,6 +62,7 @@ class NamedContexts:
         self._blobs = blobs
         self._network = network
         self._opened: dict[str, Selections] = {}
+        self._times: dict[str, int | None] = {}
         self._fds: list[int] = []
 
     def find(self, name: str, platform: Platform) -> NamedContext | None:
@@ -93,9 +94,25 @@ class NamedContexts:
             else:
                 from builder.context.remote import open_remote_directory  # noqa: PLC0415  only these need a network
 
-                root = open_remote_directory(value, self._network())
+                root, self._times[key] = open_remote_directory(value, self._network())
             self._opened[key] = Selections(root)
         return self._opened[key]
+
+    def names(self) -> tuple[str, ...]:
+        """List the names as they were given."""
+        return tuple(name for name, _ in self._values.values())
+
+    def time(self, key: str) -> int | None:
+        """Find out when what was given as *key* was made, in seconds; None for what has no time of its own.
+
+        Raises:
+            SourceError: it cannot be fetched.
+        """
+        _, value = self._values[_normalize(key)]
+        if isinstance(value, Path) or value.startswith((DOCKER_IMAGE, OCI_LAYOUT)):
+            return None
+        self.get(key)
+        return self._times[key]
 
     def load_layout(self, context: NamedContext, platform: Platform) -> Image:
         """Take an image out of an OCI layout into the store.

@@ -246,6 +246,16 @@ class Network:
         self._fds.append(fd)
         return fd, checkout.time
 
+    def time(self, source: RemoteSource, span: Span | None) -> int | None:
+        """Find out when a source was made, in seconds; None if its server does not say.
+
+        Raises:
+            SourceError: it cannot be had.
+        """
+        if isinstance(source, GitSource):
+            return self.git.checkout(source, span=span).time
+        return self.ask(source, span).modified or None
+
     def make_folder(self) -> int:
         """Make an empty folder and open it; the descriptor stays ours."""
         self._count += 1
@@ -415,8 +425,11 @@ def open_remote_context(
         return _open_stream(stream, network, file.shown, dockerfile, text, time=body.modified or None)
 
 
-def open_remote_directory(address: str, network: Network) -> SourceRoot:
+def open_remote_directory(address: str, network: Network) -> tuple[SourceRoot, int | None]:
     """Fetch a git repository or a tar that is a named context.
+
+    Returns:
+        The directory, and when it was made, in seconds, None if that is not known.
 
     Raises:
         SourceError: it cannot be fetched.
@@ -424,7 +437,8 @@ def open_remote_directory(address: str, network: Network) -> SourceRoot:
     """
     if is_git_url(address) or address.startswith("github.com/"):
         source = parse_git_url(address)
-        return SourceRoot(fd=network.open_checkout(source, None)[0], shown=f"repository `{source.shown}`")
+        fd, time = network.open_checkout(source, None)
+        return SourceRoot(fd=fd, shown=f"repository `{source.shown}`"), time
     file = UrlSource(url=address)
     body = network.ask(file, None)
     fd = network.make_folder()
@@ -432,8 +446,8 @@ def open_remote_directory(address: str, network: Network) -> SourceRoot:
         head, whole = peek(stream)
         if not looks_like_archive(head):
             raise ContextError(f"a named context is a directory, a repository or a tar: `{file.shown}`")
-        unpack_context(BufferedReader(whole), fd, subject=f"archive {file.shown}")
-    return SourceRoot(fd=fd, shown=f"archive `{file.shown}`")
+        newest = unpack_context(BufferedReader(whole), fd, subject=f"archive {file.shown}")
+    return SourceRoot(fd=fd, shown=f"archive `{file.shown}`"), body.modified or newest
 
 
 def fetch_dockerfile(url: str, network: Network) -> SourceFile:

@@ -13,10 +13,11 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from builder.dockerfile import instructions as dockerfile
-from builder.errors import DockerfileError
+from builder.errors import DockerfileError, UsageError
 from builder.plan import history_text
 from builder.plan.build_args import automatic_args, global_args, proxy_environ
 from builder.plan.check_values import (
@@ -37,7 +38,7 @@ from builder.plan.convert_metadata import (
     convert_volume,
 )
 from builder.plan.entitlements import check_entitlements
-from builder.plan.epoch import EPOCH_ARG, parse_epoch
+from builder.plan.epoch import CONTEXT, EPOCH_ARG, parse_epoch
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.image_state import StageState, destination_path, start_from_image, start_from_scratch
 from builder.plan.link import is_linked
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from builder.context.named import NamedContext, NamedContexts
     from builder.context.remote import RemoteSource
     from builder.dockerfile.stages import Dockerfile, Stage
+    from builder.plan.epoch import Times
     from builder.plan.mounts import PlannedMount
     from builder.request import BuildRequest
 
@@ -73,6 +75,7 @@ def convert(
     resolve_image: ResolveImage,
     *,
     context_time: int | None = None,
+    remote_time: Callable[[RemoteSource, Span], int | None] = lambda *_: None,
     checks: PlanChecks = NO_CHECKS,
     contexts: NamedContexts | None = None,
 ) -> Plan:
@@ -83,6 +86,7 @@ def convert(
         request: target, arguments, platform, network and caching wishes.
         resolve_image: finds base images; asked only for stages that are needed.
         context_time: what `SOURCE_DATE_EPOCH=context` means, in seconds; None if the context has no time.
+        remote_time: finds the time of what is on the network, in seconds, for a stage that `SOURCE_DATE_EPOCH` names.
         checks: is told of build checks that fail.
         contexts: what stands for names of stages and images.
 
@@ -91,7 +95,8 @@ def convert(
         RegistryError: a base image cannot be found.
     """
     target = source.get_target(request.target)
-    converter = _Converter(source, request, resolve_image, target, context_time, checks, contexts)
+    times = _list_times(source, contexts, context_time, remote_time)
+    converter = _Converter(source, request, resolve_image, target, times, checks, contexts)
     state = converter.stage_state(target)
     config = replace(state.config, labels={**state.config.labels, **request.labels})
     return Plan(
@@ -105,6 +110,34 @@ def convert(
     )
 
 
+def _list_times(
+    source: Dockerfile,
+    contexts: NamedContexts | None,
+    context_time: int | None,
+    remote_time: Callable[[RemoteSource, Span], int | None],
+) -> Times:
+    """List what `SOURCE_DATE_EPOCH` can name."""
+
+    def time_of(stage: Stage) -> int | None:
+        from builder.plan.remote_sources import find_lone_source  # noqa: PLC0415  most builds name no stage
+
+        scope = Scope({}, source.directives.escape, stage.span)
+        remote = find_lone_source(stage, scope.text)
+        if remote is None:
+            raise UsageError(
+                f"SOURCE_DATE_EPOCH names a stage without a time: `{stage.name}`",
+                hint="a stage has one if it is FROM scratch and one ADD from the network",
+                span=stage.span,
+            )
+        return remote_time(remote, stage.span)
+
+    return {
+        CONTEXT: lambda: context_time,
+        **{stage.name: partial(time_of, stage) for stage in source.stages if stage.name},
+        **({name: partial(contexts.time, name) for name in contexts.names()} if contexts else {}),
+    }
+
+
 class _Converter:
     def __init__(
         self,
@@ -112,7 +145,7 @@ class _Converter:
         request: BuildRequest,
         resolve_image: ResolveImage,
         target: Stage,
-        context_time: int | None,
+        times: Times,
         checks: PlanChecks,
         contexts: NamedContexts | None,
     ) -> None:
@@ -130,7 +163,7 @@ class _Converter:
         )
         self._global_args = global_args(source.meta_args, automatic, request.build_args, self._expand_global)
         epoch = self._global_args.get(EPOCH_ARG, request.build_args.get(EPOCH_ARG))
-        self.epoch = parse_epoch(epoch, context_time=context_time)
+        self.epoch = parse_epoch(epoch, times)
         check_from_lines(source, self._global_args, automatic, checks.warn)
         for stage in source.stages if checks.all_stages else self._reachable(target):
             self.stage_state(stage)

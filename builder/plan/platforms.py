@@ -13,10 +13,14 @@ from builder.plan.convert import convert
 from builder.plan.graph import Plan, Vertex, list_vertices
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from builder.context.named import NamedContexts
+    from builder.context.remote import RemoteSource
     from builder.dockerfile.stages import Dockerfile
     from builder.plan.convert import ResolveImage
     from builder.request import BuildRequest
+    from builder.source import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ def convert_all(
     resolve_image: ResolveImage,
     *,
     context_time: int | None = None,
+    remote_time: Callable[[RemoteSource, Span], int | None] = lambda *_: None,
     checks: PlanChecks = NO_CHECKS,
     contexts: NamedContexts | None = None,
 ) -> Plans:
@@ -45,7 +50,15 @@ def convert_all(
         requests = [replace(request, platform=platform) for platform in request.platforms]
     return Plans(
         tuple(
-            convert(source, each, resolve_image, context_time=context_time, checks=checks, contexts=contexts)
+            convert(
+                source,
+                each,
+                resolve_image,
+                context_time=context_time,
+                remote_time=remote_time,
+                checks=checks,
+                contexts=contexts,
+            )
             for each in requests
         )
     )

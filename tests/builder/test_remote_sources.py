@@ -5,11 +5,12 @@ import hashlib
 import io
 import itertools
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
-from builder.errors import ContextError, DockerfileError, SourceError
+from builder.errors import ContextError, DockerfileError, SourceError, UsageError
 from builder.events import VertexCompleted, VertexStarted
 from builder.pipeline import Build
 from builder.request import BuildRequest, SecretSource
@@ -349,10 +350,55 @@ def test_locked_repository_says_which_secret_opens_it(workshop, web, repository)
     """Where git would ask for a password, the message names the secret."""
     repository.serve_to(web.git / "r.git")
     web.locked["/git/"] = "Basic x"
-    with pytest.raises(SourceError, match="could not read Username|Authentication failed") as raised:
+    with pytest.raises(SourceError, match=r"could not read Username|Authentication failed") as raised:
         workshop.build(f"FROM scratch\nADD {web.url}/git/r.git /d/")
 
     assert raised.value.hint == "give a token: --secret id=GIT_AUTH_TOKEN,env=TOKEN"
+
+
+# Times
+
+
+STAGE = """FROM scratch AS src
+ADD {address} /
+FROM scratch
+LABEL a=b
+"""
+
+
+def test_epoch_is_that_of_a_stage_that_is_one_address(workshop, web):
+    """SOURCE_DATE_EPOCH names a stage of one ADD: Last-Modified counts."""
+    web.files["/f"], web.modified["/f"] = b"body", 1_500_000_000
+    text = STAGE.format(address=f"{web.url}/f")
+    image = workshop.build(text, build_args={"SOURCE_DATE_EPOCH": "src"})
+
+    assert image.config.created == "2017-07-14T02:40:00Z"
+    with pytest.raises(UsageError, match="names a stage without a time: `src`"):
+        workshop.build(f"FROM scratch AS src\nLABEL a=b\nADD {web.url}/f /\n", build_args={"SOURCE_DATE_EPOCH": "src"})
+
+
+def test_epoch_is_that_of_a_stage_that_is_one_repository(workshop, web, repository):
+    """SOURCE_DATE_EPOCH names a stage of one ADD: the commit's time counts."""
+    repository.serve_to(web.git / "r.git")
+    text = STAGE.format(address=f"{web.url}/git/r.git")
+    image = workshop.build(text, build_args={"SOURCE_DATE_EPOCH": "src"})
+
+    assert image.config.created == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(repository.time))
+
+
+def test_epoch_is_that_of_a_named_context(workshop, web):
+    """A tar has the time of its server, else of its newest member; a folder has none."""
+    web.files["/c.tar"] = make_tar({"a": b"x"})
+    contexts = {"src": f"{web.url}/c.tar", "folder": workshop.context}
+    text = "FROM scratch\nLABEL a=b\n"
+    of_tar = workshop.build(text, build_contexts=contexts, build_args={"SOURCE_DATE_EPOCH": "src"})
+    of_folder = workshop.build(text, build_contexts=contexts, build_args={"SOURCE_DATE_EPOCH": "folder"})
+
+    assert of_tar.config.created == "2020-09-13T12:26:40Z"
+    assert of_folder.config.created is None
+    with pytest.raises(UsageError, match="invalid SOURCE_DATE_EPOCH: `nothing`") as raised:
+        workshop.build(text, build_contexts=contexts, build_args={"SOURCE_DATE_EPOCH": "nothing"})
+    assert "context, src, folder" in raised.value.hint
 
 
 # Contexts
