@@ -6,11 +6,16 @@ Nodes cannot be made in a user namespace, and need not be: binding the host's is
 from __future__ import annotations
 
 import os
-from typing import Final
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from runtime import mounts
-from runtime.errors import KernelError
+from runtime.errors import KernelError, StepSetupError
 from runtime.syscalls import AT_FDCWD, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Source: OCI runtime-spec, config-linux.md, section "Default Devices".
 _NODES: Final = ("null", "zero", "full", "random", "urandom", "tty")
@@ -24,6 +29,24 @@ _LINKS: Final = {
 }
 _DEV_SIZE: Final = "size=64k"
 _NODE_ATTRIBUTES: Final = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceNode:
+    """A further node of this side that a step is given, with the owner and mode it has here.
+
+    Args:
+        source: the node; trusted, but the last part of it is no symbolic link.
+        target: where, absolute inside the root; made if missing.
+        format: its S_IFMT: S_IFCHR, S_IFBLK or S_IFIFO.
+        major, minor: its number; 0 and 0 for a FIFO.
+    """
+
+    source: Path
+    target: str
+    format: int
+    major: int = 0
+    minor: int = 0
 
 
 def mount_devices(target: int, *, shm_size: int) -> None:
@@ -56,3 +79,20 @@ def mount_devices(target: int, *, shm_size: int) -> None:
     shared = mounts.create_mount("tmpfs", ("mode=1777", f"size={shm_size}"), attributes=inert)
     mounts.attach(shared, device, "shm")
     mounts.attach(mounts.create_mount("mqueue", attributes=inert), device, "mqueue")
+
+
+def open_node(node: DeviceNode) -> int:
+    """Return the mount descriptor of a node: read-only for its inode, which keeps nobody from writing to the device.
+
+    Raises:
+        StepSetupError: there is another node by now, or none.
+    """
+    try:
+        source = mounts.open_path(node.source, os.O_NOFOLLOW)
+    except KernelError as error:
+        raise StepSetupError("mount", f"cannot open `{node.source}`: {os.strerror(error.errno or 0)}") from error
+    status = os.fstat(source)
+    number = (os.major(status.st_rdev), os.minor(status.st_rdev))
+    if stat.S_IFMT(status.st_mode) != node.format or number != (node.major, node.minor):
+        raise StepSetupError("mount", f"another device by now than when the build began: `{node.source}`")
+    return mounts.clone_mount(source, "", attributes=_NODE_ATTRIBUTES)

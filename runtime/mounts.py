@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 INERT: Final = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 
+RESTRICTIONS: Final = {"nosuid": MOUNT_ATTR_NOSUID, "nodev": MOUNT_ATTR_NODEV, "noexec": MOUNT_ATTR_NOEXEC}
+"""What a bind mount can forbid beside writing, as mount(8) spells it."""
+
 # Docker's masked and read-only paths. Source: moby, daemon/pkg/oci/defaults.go.
 _PROC_MASKED: Final = (
     "acpi",
@@ -69,12 +72,14 @@ class BindMount:
         target: where, absolute inside the root; made if missing.
         read_only: whether the step may only read it, with everything mounted below it.
         inside: path below *source* of what is shown, resolved with *source* as root; empty for all of it.
+        restrictions: some of `RESTRICTIONS`, for everything mounted below it too.
     """
 
     source: Path
     target: str
     read_only: bool = False
     inside: str = ""
+    restrictions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import prctl
 
 from runtime import capabilities, devices, mounts, network, seccomp, stubs, syscalls, users
+from runtime.devices import DeviceNode
 from runtime.errors import KernelError, StepSetupError
 from runtime.mounts import BindMount, FileMount, LayersMount, TmpfsMount
 
@@ -108,10 +109,14 @@ class SandboxSpec:
         hostname: of the step.
         hosts, resolv_conf: contents of /etc/hosts and /etc/resolv.conf, read-only for the step.
         network: `host` for the one of this process, `none` for only a loopback interface.
-        binds, layer_mounts, tmpfs, files: further mounts, done in the order of the depth of their targets.
+        binds, layer_mounts, tmpfs, files, nodes: further mounts, done in the order of the depth of their targets; of two
+            on one target the later in this order is seen.
         shm_size: limit of /dev/shm in bytes.
         interactive: stay in the session of the terminal instead of a new one.
         ulimits: set in order.
+        groups: supplementary groups of the command beside those of its user.
+        keep_groups: leave the command the supplementary groups of this process, which name nobody in the namespace,
+            instead of its own; for a node that only they may open.
         privileged: give root every capability of the namespace, no system call filter, and /proc and /sys as they are.
     """
 
@@ -130,9 +135,12 @@ class SandboxSpec:
     layer_mounts: tuple[LayersMount, ...] = ()
     tmpfs: tuple[TmpfsMount, ...] = ()
     files: tuple[FileMount, ...] = ()
+    nodes: tuple[DeviceNode, ...] = ()
     shm_size: int = 64 * 1024 * 1024
     interactive: bool = False
     ulimits: tuple[Ulimit, ...] = ()
+    groups: tuple[int, ...] = ()
+    keep_groups: bool = False
     privileged: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -143,13 +151,14 @@ class SandboxSpec:
         values["lowers"] = [str(path) for path in self.lowers]
         values["upper"] = None if self.upper is None else str(self.upper)
         values["work"] = None if self.work is None else str(self.work)
-        values["binds"] = [[str(b.source), b.target, b.read_only, b.inside] for b in self.binds]
+        values["binds"] = [[str(b.source), b.target, b.read_only, b.inside, b.restrictions] for b in self.binds]
         values["layer_mounts"] = [
             [[str(path) for path in m.lowers], m.source, m.target, m.read_only, _text(m.upper), _text(m.work)]
             for m in self.layer_mounts
         ]
         values["tmpfs"] = [[t.target, t.size, t.read_only] for t in self.tmpfs]
         values["files"] = [[f.target, f.content.decode("latin-1"), f.mode, f.uid, f.gid] for f in self.files]
+        values["nodes"] = [[str(n.source), n.target, n.format, n.major, n.minor] for n in self.nodes]
         values["ulimits"] = [[u.name, u.soft, u.hard] for u in self.ulimits]
         return values
 
@@ -173,13 +182,26 @@ class SandboxSpec:
                     FileMount(target=t, content=c.encode("latin-1"), mode=m, uid=u, gid=g)
                     for t, c, m, u, g in values.get("files", ())
                 ),
+                "nodes": tuple(
+                    DeviceNode(source=Path(s), target=t, format=f, major=a, minor=i)
+                    for s, t, f, a, i in values.get("nodes", ())
+                ),
+                "groups": tuple(values.get("groups", ())),
                 "ulimits": tuple(Ulimit(name=n, soft=s, hard=h) for n, s, h in values["ulimits"]),
             }
         )
 
 
-def _bind(source: str, target: str, read_only: bool, inside: str = "") -> BindMount:  # noqa: FBT001 - fields of JSON
-    return BindMount(source=Path(source), target=target, read_only=read_only, inside=inside)
+def _bind(
+    source: str,
+    target: str,
+    read_only: bool,  # noqa: FBT001 - fields of JSON
+    inside: str = "",
+    restrictions: Sequence[str] = (),
+) -> BindMount:
+    return BindMount(
+        source=Path(source), target=target, read_only=read_only, inside=inside, restrictions=tuple(restrictions)
+    )
 
 
 def _layers(
@@ -238,7 +260,7 @@ def become_step(
     os.fchdir(cwd)
     syscalls.sethostname(spec.hostname.encode(errors="surrogateescape"))
     _set_limits(spec.ulimits)
-    _drop_rights(user, privileged=spec.privileged)
+    _drop_rights(user, None if spec.keep_groups else (*user.groups, *spec.groups), privileged=spec.privileged)
     report(finder.stubs)
     syscalls.close_range(3, _LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)
     _execute(spec.args, {"HOME": user.home} | dict(spec.environ))
@@ -293,6 +315,8 @@ def _open_mounts(spec: SandboxSpec, scratch: int) -> list[tuple[str, int]]:
     opened = []
     for bind in spec.binds:
         attributes = syscalls.MOUNT_ATTR_RDONLY if bind.read_only else 0
+        for restriction in bind.restrictions:
+            attributes |= mounts.RESTRICTIONS[restriction]
         mount = mounts.clone_mount(mounts.open_source(bind), "", attributes=attributes, recursive=True)
         opened.append((bind.target, mount))
     for index, layers in enumerate(spec.layer_mounts):
@@ -305,6 +329,7 @@ def _open_mounts(spec: SandboxSpec, scratch: int) -> list[tuple[str, int]]:
         opened.append((tmpfs.target, mounts.create_mount("tmpfs", options, attributes=attributes)))
     for index, file in enumerate(spec.files):
         opened.append((file.target, mounts.open_file(file, scratch, f"file-{index}")))
+    opened.extend((node.target, devices.open_node(node)) for node in spec.nodes)
     return opened
 
 
@@ -341,14 +366,18 @@ def _set_limits(limits: Sequence[Ulimit]) -> None:
             ) from error
 
 
-def _drop_rights(user: users.ProcessUser, *, privileged: bool) -> None:
-    """Become *user* with no more than Docker's default rights, for good; with all there are if *privileged*."""
+def _drop_rights(user: users.ProcessUser, groups: Sequence[int] | None, *, privileged: bool) -> None:
+    """Become *user* with no more than Docker's default rights, for good; with all there are if *privileged*.
+
+    *groups* are its supplementary groups, None for those of this process.
+    """
     if not privileged:
         capabilities.limit_bounding_set(capabilities.DEFAULT_CAPABILITIES)
     try:
-        with contextlib.suppress(PermissionError):  # a namespace with one group id cannot change groups
-            # The primary group is among them, so that a directory closed to it stays closed (CVE-2022-36109).
-            os.setgroups(tuple(dict.fromkeys((user.gid, *user.groups))))
+        if groups is not None:
+            with contextlib.suppress(PermissionError):  # a namespace with one group id cannot change groups
+                # The primary group is among them, so that a directory closed to it stays closed (CVE-2022-36109).
+                os.setgroups(tuple(dict.fromkeys((user.gid, *groups))))
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
     except OSError as error:

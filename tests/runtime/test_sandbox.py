@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
+from runtime.devices import DeviceNode
 from runtime.mounts import BindMount, FileMount, LayersMount, TmpfsMount
 from runtime.sandbox import SandboxSpec, Ulimit
 
@@ -24,13 +26,16 @@ def test_spec_survives_its_json():
         hosts=b"\x00\xff",
         resolv_conf=b"",
         network="none",
-        binds=(BindMount(source=Path("/s"), target="/t", read_only=True, inside="i"),),
+        binds=(BindMount(source=Path("/s"), target="/t", read_only=True, inside="i", restrictions=("nodev",)),),
         layer_mounts=(
             LayersMount(lowers=(Path("/l"),), source="/", target="/m"),
             LayersMount(lowers=(), source="/", target="/n", read_only=False, upper=Path("/u"), work=Path("/w")),
         ),
         tmpfs=(TmpfsMount(target="/x", size=1, read_only=True),),
         files=(FileMount(target="/f", content=b"\xff\x00", mode=0o440, uid=1, gid=2),),
+        nodes=(DeviceNode(source=Path("/dev/x"), target="/dev/y", format=stat.S_IFBLK, major=8, minor=1),),
+        groups=(44,),
+        keep_groups=True,
         privileged=True,
         ulimits=(Ulimit(name="nofile", soft=1, hard=-1),),
     )
