@@ -9,6 +9,9 @@
     ├── StepFailedError                exit 1   a RUN ended with a status that is not 0
     ├── BaseImageError                 exit 3   the image of a FROM or --from cannot be had
     ├── EmulationMissingError          exit 4   a RUN is for a platform that this machine does not execute
+    ├── DeviceFileError                exit 4   a file that describes devices cannot be used
+    ├── DeviceMissingError             exit 4   a RUN requires a device that this machine does not have
+    ├── DeviceUnusableError            exit 4   a device is described as this machine, or pybuild, cannot give it
     ├── SourceError                    exit 3   a URL or git repository cannot be fetched, or is not what was wanted
     └── StoreError                     exit 5   the store is damaged or cannot be written
 
@@ -21,6 +24,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from builder.source import Span
 
 
@@ -132,6 +137,39 @@ class EmulationMissingError(BuildError):
     """A RUN is made for a platform whose programs this machine does not execute."""
 
     id = "host.no-emulation"
+    exit_code = 4
+
+
+class DeviceFileError(BuildError):
+    """A file of the Container Device Interface cannot be read, or breaks the specification.
+
+    Args:
+        file: the file.
+        reason: what is wrong with it.
+        path: where in it, "devices[0].name"; empty for the whole.
+    """
+
+    id = "device.invalid-file"
+    exit_code = 4
+
+    def __init__(self, file: Path, reason: str, *, path: str = "") -> None:
+        super().__init__(f"device file `{file}` cannot be used, {reason}" + (f": `{path}`" if path else ""))
+        self.file = file
+        self.reason = reason
+        self.path = path
+
+
+class DeviceMissingError(BuildError):
+    """A RUN requires a device that no device file describes."""
+
+    id = "host.no-device"
+    exit_code = 4
+
+
+class DeviceUnusableError(BuildError):
+    """A device is described as this machine does not have it, or as pybuild cannot give it."""
+
+    id = "host.device-unusable"
     exit_code = 4
 
 
