@@ -18,6 +18,7 @@ from builder.events import EventSink, VertexCompleted, VertexStarted, VertexStat
 from builder.export.results import Exporter
 from builder.image.form import check_outputs
 from builder.plan.check_values import PlanChecks
+from builder.plan.graph import RunCommand
 from builder.plan.platforms import convert_all, is_multi_platform
 from builder.request import BuildRequest, OutputType
 from builder.solve.layer import LayerMaker
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from builder.dockerfile.stages import Dockerfile
     from builder.image.index import ImageIndex
     from builder.plan.platforms import Plans
+    from builder.solve.devices import Devices
     from builder.source import Span
     from builder.store import Store
     from registry.client import RegistryClient
@@ -95,6 +97,7 @@ class Build:
         )
         self._context = self._sources.open_context()
         self._plans = self._plan(parse_dockerfile(self._context.dockerfile))
+        self._devices = self._open_devices()
         self._solver = Solver(
             self._plans,
             store,
@@ -105,6 +108,7 @@ class Build:
             ssh=request.ssh,
             named=self._sources.named,
             network=self._sources.network,
+            devices=self._devices,
         )
         self._exporter = Exporter(request, self._plans, self._solver, store, exporting=self._exporting, push=self._push)
 
@@ -116,6 +120,8 @@ class Build:
             from builder.solve.emulation import check_emulation  # noqa: PLC0415  a build that is cached runs nothing
 
             check_emulation(left, self._request.build_platform)
+            if self._devices is not None:
+                self._devices.check(left)
         return steps_left or any(output.type in LOCAL_OUTPUTS for output in self._request.outputs)
 
     def finish(self, zygote: Zygote | None) -> BuildResult:
@@ -168,6 +174,15 @@ class Build:
                     self._sink(_warning(violation))
         linter.raise_if_binding()
         return plans
+
+    def _open_devices(self) -> Devices | None:
+        """Look for the devices of this machine if a step asks for one; a survey runs no step."""
+        wanted = [v for v in self._plans.vertices() if isinstance(v.op, RunCommand) and v.op.devices]
+        if not wanted or self._survey is not None:
+            return None
+        from builder.solve.devices import Devices  # noqa: PLC0415  only with devices
+
+        return Devices(self._request.devices, wanted, self._sink)
 
     def _resolve_image(self, reference: Reference, platform: Platform, span: Span | None) -> Image:
         """Find a base image: in the store, else in its registry, and then in the store."""

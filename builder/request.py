@@ -56,6 +56,25 @@ class SshSource(NamedTuple):
     keys: tuple[Path, ...] = ()
 
 
+class DeviceGrant(NamedTuple):
+    """One `--allow device=NAME[,alias=ALIAS]`: a device name that a RUN may ask for, by its alias too if it has one."""
+
+    name: str
+    alias: str | None = None
+
+
+CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi", "/etc/buildkit/cdi")
+"""Where device files lie, the folder that counts most last. Source: BuildKit, docs/cdi.md."""
+
+
+class DeviceRules(NamedTuple):
+    """What a RUN may be given with `--device`: *all* of the devices, or those of the *grants*; read from *folders*."""
+
+    all: bool = False
+    grants: tuple[DeviceGrant, ...] = ()
+    folders: tuple[Path, ...] = ()
+
+
 class OutputType(Enum):
     """Kinds of `--output`, spelled as BuildKit does."""
 
@@ -90,7 +109,8 @@ class BuildRequest:
     variables of the user for git, which takes those it needs. *platform* is the target platform;
     *platforms* are all of them where there are several, *platform* being the first, and empty where there is one.
     *tags* are the names the image gets in the store. *no_cache_stages* holds the stages of `--no-cache-filter`.
-    *ulimits* are name, soft and hard limit, -1 for no limit. *allow* holds entitlements (`builder.plan.entitlements`).
+    *ulimits* are name, soft and hard limit, -1 for no limit. *allow* holds entitlements (`builder.plan.entitlements`),
+    *devices* says of the one for devices what it covers.
     """
 
     context: Path | str
@@ -121,4 +141,5 @@ class BuildRequest:
     secrets: tuple[SecretSource, ...] = ()
     ssh: tuple[SshSource, ...] = ()
     allow: frozenset[str] = frozenset()
+    devices: DeviceRules = field(default_factory=DeviceRules)
     jobs: int = 2

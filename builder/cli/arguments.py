@@ -362,7 +362,19 @@ def _build_parser() -> Parser:
         metavar="ID[=SOCKET|KEY,…]",
         help="Agent or keys for RUN --mount=type=ssh; default is the agent of $SSH_AUTH_SOCK",
     )
-    _add_list(steps, "--allow", metavar="NAME", help="Allow a RUN network.host, security.insecure or device")
+    _add_list(
+        steps,
+        "--allow",
+        metavar="NAME",
+        help="Allow a RUN network.host, security.insecure or device; device=NAME[,alias=NAME] allows one of them",
+    )
+    _add_list(
+        steps,
+        "--cdi-spec-dir",
+        metavar="DIR",
+        help="Folder of device files for RUN --device, the last counts most (default: /etc/cdi, /var/run/cdi, "
+        "/etc/buildkit/cdi)",
+    )
     steps.add_argument("--jobs", metavar="N", help="Steps that run at the same time (default: processors)")
     cache = parser.add_argument_group("Cache and registries")
     cache.add_argument("--no-cache", action="store_true", help="Run every step")

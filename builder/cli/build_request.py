@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.cli.environment import Environment
-    from builder.request import Annotation, BuildRequest, Output, OutputType, SecretSource, SshSource
+    from builder.request import Annotation, BuildRequest, DeviceGrant, Output, OutputType, SecretSource, SshSource
     from registry.content.compression import Compression
     from registry.oci.platform import Platform
     from registry.oci.reference import Reference
@@ -51,7 +51,7 @@ def parse_build(arguments: argparse.Namespace, environment: Environment) -> Buil
         DockerfileError: the file of `--file` does not exist.
         RegistryError: a reference or platform that cannot be read (ReferenceInvalidError, PlatformInvalidError).
     """
-    from builder.request import BuildRequest  # noqa: PLC0415  (not needed for help)
+    from builder.request import BuildRequest, DeviceRules  # noqa: PLC0415  (not needed for help)
     from registry.oci.platform import host_platform  # noqa: PLC0415  (not needed for help)
 
     context = _parse_context(arguments, environment)
@@ -59,6 +59,7 @@ def parse_build(arguments: argparse.Namespace, environment: Environment) -> Buil
     tags = _parse_tags(arguments.tag)
     outputs = _parse_outputs(arguments, environment, tags)
     platforms = _parse_platforms(arguments.platform, environment)
+    allow, grants = _parse_allow(arguments.allow)
     return BuildRequest(
         context=context,
         root=environment.root(arguments.root),
@@ -87,7 +88,12 @@ def parse_build(arguments: argparse.Namespace, environment: Environment) -> Buil
         ulimits=parse_ulimits(arguments.ulimit),
         secrets=_parse_secrets(arguments.secret, environment),
         ssh=_parse_ssh(arguments.ssh, environment),
-        allow=_parse_allow(arguments.allow),
+        allow=allow,
+        devices=DeviceRules(
+            all="device" in allow,
+            grants=grants,
+            folders=_parse_device_folders(arguments.cdi_spec_dir, environment),
+        ),
         jobs=_parse_jobs(arguments.jobs),
     )
 
@@ -108,12 +114,38 @@ def _parse_ssh(texts: Sequence[str], environment: Environment) -> tuple[SshSourc
     return tuple(parse_ssh(text, environment) for text in texts)
 
 
-def _parse_allow(texts: Sequence[str]) -> frozenset[str]:
-    if not texts:
-        return frozenset()
-    from builder.cli.credentials import parse_entitlement  # noqa: PLC0415  (only with --allow)
+def _parse_allow(texts: Sequence[str]) -> tuple[frozenset[str], tuple[DeviceGrant, ...]]:
+    """Return the entitlements of all `--allow`, and the devices of those that name one."""
+    names: set[str] = set()
+    grants: list[DeviceGrant] = []
+    for text in texts:
+        from builder.cli.credentials import parse_entitlement  # noqa: PLC0415  (only with --allow)
+        from builder.plan.entitlements import DEVICE, ENTITLEMENTS  # noqa: PLC0415  (as above)
 
-    return frozenset(parse_entitlement(name) for text in texts for name in _split_csv(text))
+        groups: list[list[str]] = []
+        for field in _split_csv(text):
+            # What follows a device belongs to it, unless it is an entitlement of its own.
+            of_device = bool(groups) and groups[-1][0].startswith(f"{DEVICE}=")
+            if of_device and field.partition("=")[0].strip() not in ENTITLEMENTS:
+                groups[-1].append(field)
+            else:
+                groups.append([field])
+        for entitlement in map(parse_entitlement, groups):
+            if isinstance(entitlement, str):
+                names.add(entitlement)
+            else:
+                grants.append(entitlement)
+    return frozenset(names), tuple(grants)
+
+
+def _parse_device_folders(texts: Sequence[str], environment: Environment) -> tuple[Path, ...]:
+    from builder.request import CDI_FOLDERS  # noqa: PLC0415  (not needed for help)
+
+    folders = tuple(environment.path(text) for text in texts or CDI_FOLDERS)
+    for text, folder in zip(texts, folders, strict=False):
+        if not text or not folder.is_dir():
+            raise UsageError(f"option --cdi-spec-dir: no such folder: `{text}`")
+    return folders
 
 
 def _parse_context(arguments: argparse.Namespace, environment: Environment) -> Path | str:

@@ -9,10 +9,11 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from builder.devices.name import parse_device_name
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import UsageError
-from builder.plan.entitlements import ENTITLEMENTS
-from builder.request import SecretSource, SshSource
+from builder.plan.entitlements import DEVICE, ENTITLEMENTS
+from builder.request import DeviceGrant, SecretSource, SshSource
 from builder.solve.secrets import LARGEST_SECRET
 
 if TYPE_CHECKING:
@@ -94,19 +95,37 @@ def parse_ssh(text: str, environment: Environment) -> SshSource:
     return SshSource(id=name, socket=sockets[0])
 
 
-def parse_entitlement(text: str) -> str:
-    """Return the name of one `--allow`; what follows a `=`, the device that is allowed, is not looked at.
+def parse_entitlement(fields: Sequence[str]) -> str | DeviceGrant:
+    """Return the entitlement of one `--allow`: its name, or for `device=NAME[,alias=ALIAS]` the device.
+
+    Args:
+        fields: the text, split at its commas.
 
     Raises:
-        UsageError: there is no such entitlement.
+        UsageError: there is no such entitlement, or no such device can be.
+
+    Source: docker/buildx, docs/reference/buildx_build.md; moby/buildkit, util/entitlements/entitlements.go.
     """
-    name = text.partition("=")[0].strip()
-    if name not in ENTITLEMENTS:
+    name, equals, device = fields[0].strip().partition("=")
+    if name not in ENTITLEMENTS or (equals and name != DEVICE):
         raise UsageError(
-            f"option --allow: unknown entitlement `{name}`{did_you_mean(name, ENTITLEMENTS)}",
+            f"option --allow: unknown entitlement `{fields[0].strip()}`{did_you_mean(name, ENTITLEMENTS)}",
             hint=f"use {', '.join(ENTITLEMENTS)}",
         )
-    return name
+    if not equals:
+        return name
+    alias: str | None = None
+    for field in fields[1:]:
+        key, _, value = field.partition("=")
+        if key != "alias" or not value:
+            raise UsageError(
+                f"option --allow: unknown part of a device: `{field}`{did_you_mean(key, ('alias',))}",
+                hint="write it like device=vendor.com/class=name,alias=NAME",
+            )
+        alias = value
+    if parse_device_name(device) is None:
+        raise UsageError(f"option --allow: invalid device: `{device}`", hint="write it like device=vendor.com/class")
+    return DeviceGrant(device, alias)
 
 
 def _variable(name: str, variable: str, environment: Environment) -> bytes:

@@ -37,7 +37,7 @@ from builder.plan.convert_metadata import (
     convert_stop_signal,
     convert_volume,
 )
-from builder.plan.entitlements import check_entitlements
+from builder.plan.entitlements import check_entitlements, plan_devices
 from builder.plan.epoch import CONTEXT, EPOCH_ARG, parse_epoch
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.image_state import StageState, destination_path, start_from_image, start_from_scratch
@@ -467,6 +467,7 @@ class _Converter:
             files=files,
             mounts=mounts,
             insecure=instruction.security == "insecure",
+            devices=plan_devices(instruction, self._request.devices),
         )
         build_args = [(name, state.environ.get(name, value)) for name, value in state.build_args]
         text = history_text.run_command(words, build_args)

@@ -5,12 +5,16 @@ Source: spec, sections 1.10 and 3.8; BuildKit, util/entitlements/entitlements.go
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from builder.dockerfile.parser import shorten
 from builder.errors import DockerfileError
 
 if TYPE_CHECKING:
     from builder.dockerfile.instructions import Run
+    from builder.dockerfile.mounts import Device
+    from builder.request import DeviceRules
 
 NETWORK_HOST = "network.host"
 SECURITY_INSECURE = "security.insecure"
@@ -21,10 +25,10 @@ ENTITLEMENTS = (NETWORK_HOST, SECURITY_INSECURE, DEVICE)
 
 
 def check_entitlements(run: Run, allowed: frozenset[str]) -> None:
-    """Refuse a RUN that asks for more than is allowed.
+    """Refuse a RUN that asks for more than is allowed; devices are checked when it is known which those are.
 
     Raises:
-        DockerfileError: it needs another entitlement, or a device.
+        DockerfileError: it needs another entitlement.
     """
     if run.security == "insecure" and SECURITY_INSECURE not in allowed:
         raise DockerfileError(
@@ -32,15 +36,30 @@ def check_entitlements(run: Run, allowed: frozenset[str]) -> None:
             hint=f"if you trust this Dockerfile, build with --allow {SECURITY_INSECURE}",
             span=run.span,
         )
+
+
+def plan_devices(run: Run, rules: DeviceRules) -> tuple[Device, ...]:
+    """Return the devices of a RUN, each once, with their own names in place of aliases.
+
+    Raises:
+        DockerfileError: something is no name of a device.
+
+    Source: moby/buildkit, solver/llbsolver/vertex.go, ValidateEntitlements.
+    """
+    if not run.devices:
+        return ()
+    from builder.devices.name import parse_device_name  # noqa: PLC0415  (only with devices)
+
+    aliases = {grant.alias: grant.name for grant in rules.grants if grant.alias}
+    devices: dict[str, Device] = {}
     for device in run.devices:
-        if DEVICE not in allowed:
+        name = aliases.get(device.name, device.name)
+        if parse_device_name(name) is None:
             raise DockerfileError(
-                f"granting entitlement {DEVICE} is not allowed: `{device.name}`",
-                hint="remove --device: pybuild has no device drivers (CDI)",
+                f"invalid device: `{shorten(name)}`",
+                hint="write --device=vendor.com/class or --device=vendor.com/class=name",
                 span=run.span,
             )
-        raise DockerfileError(
-            f"RUN --device is not supported, pybuild has no device drivers (CDI): `{device.name}`",
-            hint="remove --device",
-            span=run.span,
-        )
+        required = device.required or (name in devices and devices[name].required)
+        devices[name] = replace(device, name=name, required=required)
+    return tuple(devices.values())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from builder.context.remote import RemoteSource
     from builder.dockerfile.instructions import InlineFile
+    from builder.dockerfile.mounts import Device
     from builder.plan.mounts import PlannedMount
     from builder.source import Span
     from registry.content.image import Image
@@ -52,7 +53,7 @@ class RunCommand:
     *environ* is ordered and complete but for HOME; *hidden_environ* (the proxy variables) is given to the command and
     enters neither the key nor the history. *user* is as written, *platform* the one the command is made for. *network* is `host` or `none`. *files* are mounted
     read-only under `/dev/pipes` (here-documents that are programs), as name and content. *mounts* read from the sources
-    of the vertex. *insecure* lifts the restrictions of the sandbox.
+    of the vertex. *insecure* lifts the restrictions of the sandbox. *devices* are asked for; which there are is known later.
     """
 
     args: tuple[str, ...]
@@ -69,6 +70,7 @@ class RunCommand:
     files: tuple[tuple[str, str], ...] = ()
     mounts: tuple[PlannedMount, ...] = ()
     insecure: bool = False
+    devices: tuple[Device, ...] = ()
 
     def ingredients(self) -> tuple[Ingredient, ...]:
         """Name what decides the result; the addresses of extra hosts do not, their names do."""
@@ -87,6 +89,7 @@ class RunCommand:
             *((f"file {name}", content) for name, content in self.files),
             *(ingredient for mount in self.mounts for ingredient in mount.ingredients()),
             *((("security", "insecure"),) if self.insecure else ()),
+            *((f"device {device.name}", "required" if device.required else "optional") for device in self.devices),
         )
 
 

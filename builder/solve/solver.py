@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from builder.plan.mounts import PlannedMount
     from builder.plan.platforms import Plans
     from builder.request import SecretSource, SshSource
+    from builder.solve.devices import Devices
     from builder.solve.layer import LayerMaker
     from builder.solve.ops.mounts import Mounts, StepMounts
     from builder.store import Store
@@ -66,6 +67,7 @@ class Solver:
         ssh: what `--ssh` gave.
         named: the named contexts; None if no step reads from one.
         network: gives what fetches the sources of ADD; None if no step needs it.
+        devices: gives steps their devices; None if no step asks for one.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Solver:
         ssh: Sequence[SshSource] = (),
         named: NamedContexts | None = None,
         network: Callable[[], Network] | None = None,
+        devices: Devices | None = None,
     ) -> None:
         self._vertices = plan.vertices()
         self._store = store
@@ -88,6 +91,7 @@ class Solver:
         self._sink = sink
         self._named = named
         self._network = network
+        self._devices = devices
         self._file_systems = FileSystems(store)
         self._fingerprints = StoredFingerprints(store.state)
         self._results: dict[str, Result] = {}
@@ -358,7 +362,7 @@ class Solver:
     @contextlib.contextmanager
     def _mounted(self, vertex: Vertex, op: RunCommand) -> Iterator[StepMounts | None]:
         """Give what a command is given beside its root for the time of the block, None for nothing."""
-        if not op.mounts:
+        if not op.mounts and not op.devices:
             yield None
             return
         from builder.solve.ops.mounts import Mounts  # noqa: PLC0415  only with mounts
@@ -375,6 +379,8 @@ class Solver:
                 )
             mounts = self._mounts
         with mounts.prepared(vertex, op, [self.result(source) for source in vertex.sources]) as ready:
+            if op.devices and self._devices is not None:
+                self._devices.give(vertex, ready)
             yield ready
 
     def _run_command(self, vertex: Vertex, op: RunCommand, parent: FileSystem, zygote: Zygote | None) -> Layer:

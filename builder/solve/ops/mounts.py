@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from builder.request import SecretSource, SshSource
     from builder.solve.filesystem import FileSystems
     from builder.store import Store
+    from runtime.devices import DeviceNode
 
 SSH_VARIABLE = "SSH_AUTH_SOCK"
 DEFAULT_CACHE_MODE = 0o755
@@ -52,13 +53,16 @@ DEFAULT_CACHE_MODE = 0o755
 
 @dataclass(slots=True)
 class StepMounts:
-    """What a step is given beside its root: mounts of the runtime, and variables."""
+    """What a step is given beside its root: mounts and nodes of the runtime, variables, groups."""
 
     binds: list[runtime_mounts.BindMount] = field(default_factory=list)
     layer_mounts: list[runtime_mounts.LayersMount] = field(default_factory=list)
     tmpfs: list[runtime_mounts.TmpfsMount] = field(default_factory=list)
     files: list[runtime_mounts.FileMount] = field(default_factory=list)
     environ: list[tuple[str, str]] = field(default_factory=list, repr=False)
+    nodes: list[DeviceNode] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
+    keep_groups: bool = False
 
 
 class Mounts:

@@ -101,8 +101,11 @@ def sandbox_of(op: RunCommand, lowers: Sequence[Path], active: Active, mounts: S
         layer_mounts=tuple(mounts.layer_mounts) if mounts else (),
         tmpfs=tuple(mounts.tmpfs) if mounts else (),
         files=tuple(mounts.files) if mounts else (),
+        nodes=tuple(mounts.nodes) if mounts else (),
         shm_size=op.shm_size,
         ulimits=tuple(Ulimit(name=name, soft=soft, hard=hard) for name, soft, hard in op.ulimits),
+        groups=tuple(mounts.groups) if mounts else (),
+        keep_groups=mounts.keep_groups if mounts else False,
         privileged=op.insecure,
     )
 

@@ -10,13 +10,14 @@ from builder.cli.arguments import VERBS, HelpRequest, format_overview, parser_fo
 from builder.cli.build_request import parse_build
 from builder.cli.environment import Environment
 from builder.errors import BuildError, ContextError, DockerfileError, UsageError
-from builder.request import Annotation, Output, OutputType
+from builder.request import CDI_FOLDERS, Annotation, DeviceGrant, DeviceRules, Output, OutputType
 from registry.content.compression import Compression
 from registry.errors import RegistryError
 from registry.oci.platform import Platform, host_platform
 from registry.oci.reference import parse_reference
 
 APP = parse_reference("app:1")
+DEVICE_FOLDERS = tuple(Path(folder) for folder in CDI_FOLDERS)
 
 
 @pytest.fixture
@@ -83,6 +84,17 @@ def test_build_without_options_is_the_current_folder(context):
         ),
         (["--compression", "zstd", "--compression-level", "19"], "compression", Compression(kind="zstd", level=19)),
         (["-o", "type=oci,dest=x,compression=zstd"], "compression", Compression(kind="zstd")),
+        (["--allow", "device,network.host"], "allow", frozenset({"device", "network.host"})),
+        (
+            ["--allow", "device", "--cdi-spec-dir", "/", "--cdi-spec-dir=/tmp"],
+            "devices",
+            DeviceRules(all=True, folders=(Path("/"), Path("/tmp"))),
+        ),
+        (
+            ["--allow", "device=v/c=0,alias=gpu,security.insecure", "--allow=device=v/d"],
+            "devices",
+            DeviceRules(grants=(DeviceGrant("v/c=0", "gpu"), DeviceGrant("v/d")), folders=DEVICE_FOLDERS),
+        ),
         (["--jobs", "7"], "jobs", 7),
         (["--root", "/r"], "root", Path("/r")),
         (
@@ -212,6 +224,8 @@ def _at(output, context):
             "option --allow: unknown entitlement `everything`",
             "use network.host, security.insecure, device",
         ),
+        (["--allow", "device=gpu"], "option --allow: invalid device: `gpu`", "write it like device=vendor.com/class"),
+        (["--cdi-spec-dir", "none"], "option --cdi-spec-dir: no such folder: `none`", None),
         (["--cache-to=type=local"], "option of `pybuild build` is not supported yet: `--cache-to`", None),
         (["--ssh", "=a"], "option --ssh: an id is missing: `=a`", "write --ssh default or --ssh ID=KEY"),
         (["--tag"], "option --tag: a value is missing", "see `pybuild build --help`"),

@@ -10,7 +10,7 @@ import pytest
 from builder.cli.credentials import parse_entitlement, parse_secret, parse_ssh
 from builder.cli.environment import Environment
 from builder.errors import UsageError
-from builder.request import SecretSource
+from builder.request import DeviceGrant, SecretSource
 from builder.solve.secrets import LARGEST_SECRET, Secrets
 
 if TYPE_CHECKING:
@@ -110,6 +110,35 @@ def test_ssh_is_refused(tmp_path: Path, text: str, message: str) -> None:
 
 def test_entitlements() -> None:
     """Known entitlements are taken, near names are suggested."""
-    assert parse_entitlement("device=vendor.com/x") == "device"
+    assert parse_entitlement(["device"]) == "device"
     with pytest.raises(UsageError, match=r"did you mean security\.insecure"):
-        parse_entitlement("security.insecur")
+        parse_entitlement(["security.insecur"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "grant"),
+    [
+        (["device=vendor.com/x"], DeviceGrant("vendor.com/x")),
+        (["device=vendor.com/x=*"], DeviceGrant("vendor.com/x=*")),
+        (["device=vendor.com/x=0", "alias=gpu"], DeviceGrant("vendor.com/x=0", "gpu")),
+    ],
+)
+def test_one_device_is_granted(fields, grant) -> None:
+    """A device is granted by its name, and perhaps under another."""
+    assert parse_entitlement(fields) == grant
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (["device="], "invalid device: ``"),
+        (["device=gpu"], "invalid device: `gpu`"),
+        (["device=v/c", "alas=x"], r"unknown part of a device: `alas=x` \(did you mean alias\?\)"),
+        (["device=v/c", "alias="], "unknown part of a device: `alias=`"),
+        (["network.host=x"], "unknown entitlement `network.host=x`"),
+    ],
+)
+def test_grant_is_refused(fields, message) -> None:
+    """An empty name allows nothing, least of all everything."""
+    with pytest.raises(UsageError, match=message):
+        parse_entitlement(fields)

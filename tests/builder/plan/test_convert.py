@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from builder.dockerfile.mounts import Device
 from builder.dockerfile.stages import parse_dockerfile
 from builder.errors import DockerfileError, UsageError
 from builder.plan.convert import convert
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand
-from builder.request import BuildRequest
+from builder.request import BuildRequest, DeviceGrant, DeviceRules
 from builder.source import SourceFile
 from registry.content.compression import Compression
 from registry.content.image import Image
@@ -257,6 +258,7 @@ def test_step_names_count_the_steps_of_their_stage():
         ("FROM scratch\nCOPY https://x/y /", "source can't be a URL for COPY", 2),
         ("FROM scratch\nEXPOSE 99999", "invalid containerPort: 99999", 2),
         ("FROM scratch\nENV a=${x:?missing}", "missing", 2),
+        ("FROM scratch\nRUN --device=/dev/zero true", "invalid device: `/dev/zero`", 2),
         ("FROM Upper", "lower", 1),
     ],
 )
@@ -274,3 +276,23 @@ def test_target_that_is_misspelt_is_refused_with_a_suggestion():
         plan("FROM scratch AS build", target="bulid")
 
     assert "build" in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_devices_are_asked_for_by_their_own_names():
+    """An alias of `--allow` is replaced, a device that is asked for twice stands once, required if it is once."""
+    text = "FROM scratch\nRUN --device=gpu --device=v/c=1,required --device=v/c=0 --device=v/c=1 true"
+    rules = DeviceRules(grants=(DeviceGrant("v/c=0", "gpu"),))
+
+    assert plan(text, devices=rules).vertex.op.devices == (
+        Device(name="v/c=0"),
+        Device(name="v/c=1", required=True),
+    )
+
+
+@pytest.mark.parametrize("other", ["", "--device=v/c=1", "--device=v/c=0,required", "--device=v/c=0 --device=v/d"])
+def test_devices_that_are_asked_for_are_in_the_key(other):
+    """Another device, or the same one required, is another step."""
+    first = plan("FROM scratch\nRUN --device=v/c=0 true").vertex
+
+    assert first.digest == plan("FROM scratch\nRUN --device=name=v/c=0 true").vertex.digest
+    assert first.op.ingredients() != plan(f"FROM scratch\nRUN {other} true").vertex.op.ingredients()
