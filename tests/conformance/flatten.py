@@ -10,7 +10,10 @@ import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import zstandard
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TYPES = {
@@ -23,18 +26,30 @@ TYPES = {
     tarfile.LNKTYPE: "hard link",
 }
 
+UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    "tar": bytes,
+    "tar+gzip": gzip.decompress,
+    "tar+zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
+}
+"""The end of the media type of a layer to what makes its tar of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flat:
-    """*config* is the whole image config, *tree* says of each path what is there; *layers* counts them.
+    """*config* is the whole image config, *manifest* the manifest; *tree* says of each path what is there.
 
     *last* says of each name in the last layer what its entry is, whiteouts and hard links as they are in the archive.
     """
 
     config: dict[str, Any]
-    layers: int
+    manifest: dict[str, Any]
     tree: dict[str, dict[str, Any]]
     last: dict[str, dict[str, Any]]
+
+    @property
+    def layers(self) -> int:
+        """How many layers there are."""
+        return len(self.manifest["layers"] or [])
 
 
 def read_archive(path: Path) -> Flat:
@@ -47,10 +62,10 @@ def read_archive(path: Path) -> Flat:
     data = b""
     for layer in layers:
         data = blobs[_name(layer["digest"])]
-        data = gzip.decompress(data) if layer["mediaType"].endswith("+gzip") else data
+        data = UNPACK[layer["mediaType"].rpartition(".")[2]](data)
         _apply(tree, data)
     config = _document(blobs, manifest["config"]["digest"])
-    return Flat(config=config, layers=len(layers), tree=tree, last=_list(data))
+    return Flat(config=config, manifest=manifest, tree=tree, last=_list(data))
 
 
 def _list(layer: bytes) -> dict[str, dict[str, Any]]:
@@ -70,7 +85,7 @@ def _apply(tree: dict[str, dict[str, Any]], layer: bytes) -> None:
             elif name.startswith(".wh."):
                 _remove(tree, f"{folder}/{name.removeprefix('.wh.')}", itself=True)
             elif path != "/":
-                if not member.isdir():
+                if not member.isdir() and path in tree:
                     _remove(tree, path, itself=True)
                 tree[path] = tree["/" + member.linkname.strip("/")] if member.islnk() else _describe(archive, member)
 
@@ -88,6 +103,9 @@ def _describe(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, An
 
 
 def _remove(tree: dict[str, dict[str, Any]], path: str, *, itself: bool) -> None:
+    if itself and path in tree and tree[path]["type"] != "directory":
+        del tree[path]
+        return
     for known in [known for known in tree if known.startswith(f"{path}/") or (itself and known == path)]:
         del tree[known]
 

@@ -2,7 +2,7 @@
 
 A file in `sequences` is a list of builds, done in this order with one context:
 
-    files        path -> text to write before the build
+    files        path -> text to write before the build; what lies in `web` is served, as in the cases
     prepare      a shell command that is run in the context after that
     arguments    of the build; environment: variables of the command
     status       the exit status, 0 if absent
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conformance.flatten import read_archive
-from tests.conformance.test_cases import check_image
+from tests.conformance.test_cases import check_image, serve, with_variables
 from tests.fakes.docker_registry import run_docker_registry
 
 if TYPE_CHECKING:
@@ -38,12 +38,16 @@ SEQUENCES = Path(__file__).with_name("sequences")
 @pytest.mark.parametrize("name", sorted(path.stem for path in SEQUENCES.iterdir()))
 def test_sequence_runs_what_changed(alone: Pybuild, name: str) -> None:
     """Each build of a sequence runs the steps that the specification names, and no other of those it names."""
-    for number, step in enumerate(json.loads((SEQUENCES / f"{name}.json").read_text(encoding="utf-8"))):
-        where = f"build {number + 1}"
-        context = alone.context(step.get("files", {}))
-        if "prepare" in step:
-            alone.run_other("sh", "-ec", f"umask 022; cd {context}; {step['prepare']}")
-        check_build(alone, context, step, where)
+    steps = json.loads((SEQUENCES / f"{name}.json").read_text(encoding="utf-8"))
+    context = alone.context(steps[0]["files"])
+    with serve(Path(context)) as (_, told):
+        for number, step in enumerate(steps):
+            alone.context(step.get("files", {}))
+            if "prepare" in step:
+                alone.run_other("sh", "-ec", f"umask 022; cd {context}; {step['prepare']}")
+            check_build(
+                alone, context, step | {"arguments": [*told, *step.get("arguments", [])]}, f"build {number + 1}"
+            )
 
 
 def test_new_digest_of_a_base_is_noticed_with_pull(alone: Pybuild, tmp_path: Path) -> None:
@@ -61,12 +65,7 @@ def test_new_digest_of_a_base_is_noticed_with_pull(alone: Pybuild, tmp_path: Pat
 
 def check_build(command: Pybuild, context: str, step: dict[str, Any], where: str) -> None:
     """Build *context* as *step* says and compare."""
-    command = type(command)(
-        program=command.program,
-        account=command.account,
-        folder=command.folder,
-        variables=step.get("environment", {}),
-    )
+    command = with_variables(command, step.get("environment", {}))
     arguments = ["--progress", "rawjson", *step.get("arguments", [])]
     archive = command.folder / "image.tar"
     if "image" in step:

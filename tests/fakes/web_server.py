@@ -1,10 +1,11 @@
-"""An HTTP server of files on loopback, with validators, redirects and a list of what it was asked."""
+"""HTTP servers on loopback: of files in memory with validators, redirects and a list of requests, and of a folder."""
 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 
 class WebServer:
@@ -82,3 +83,24 @@ class WebServer:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+
+@contextmanager
+def serve_folder(folder):
+    """Serve the files of *folder* with their times, as any plain server does; git can clone from it. Gives the URL."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
