@@ -550,13 +550,18 @@ class _Converter:
         self, instruction: dockerfile.Copy | dockerfile.Add, paths: tuple[str, ...], scope: Scope
     ) -> tuple[tuple[str, ...], tuple[RemoteSource, ...]]:
         """Split the sources of an ADD into paths and what comes from the network."""
+        from builder.plan.remote_sources import redact, split_sources  # noqa: PLC0415  most files name no address
+
         if isinstance(instruction, dockerfile.Copy):
+            from builder.context.git import is_git_url  # noqa: PLC0415  as above
+
+            path = next(path for path in paths if _URL.match(path))
+            kind = "git ref" if is_git_url(path) else "URL"
             raise DockerfileError(
-                f"source can't be a URL for COPY: `{next(path for path in paths if _URL.match(path))}`",
-                hint="use ADD, which fetches URLs",
+                f"source can't be a {kind} for COPY: `{redact(path)}`",
+                hint=f"use ADD, which fetches {kind}s",
                 span=instruction.span,
             )
-        from builder.plan.remote_sources import split_sources  # noqa: PLC0415  most files name no address
 
         return split_sources(instruction, paths, scope.optional(instruction.checksum))
 
