@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from runtime.layers.archive import ArchiveWriter
 
 
+_RIGHTS = stat.S_ISUID | stat.S_ISGID
+
+
 class PlacedEntry(NamedTuple):
     """An entry of the layer to be made, and where its content is.
 
@@ -319,6 +322,8 @@ class Placement:
         full = status.st_mode
         kind = KINDS[full & 0o170000]
         mode = full & 0o7777
+        if not keep_owner and mode & _RIGHTS and kind is EntryKind.FILE:
+            mode = _without_rights(mode)
         if self._mode is not None and kind is not EntryKind.SYMLINK:
             mode = self._mode.apply(mode, is_directory=kind is EntryKind.DIRECTORY)
         if self._owner is not None:
@@ -373,3 +378,13 @@ class Placement:
 def _tar_order(path: bytes) -> bytes:
     """Sort key that puts each directory directly before its contents: no name holds a NUL."""
     return path.replace(b"/", b"\0")
+
+
+def _without_rights(mode: int) -> int:
+    """Take from the mode of a file what the kernel takes when one without rights over the host writes its content.
+
+    So files of a context lose setuid, and setgid where it is no mark of mandatory locking, in BuildKit without root.
+
+    Source: inode(7), on S_ISUID and S_ISGID; Linux, fs/attr.c, setattr_should_drop_suidgid.
+    """
+    return mode & ~(_RIGHTS if mode & stat.S_IXGRP else stat.S_ISUID)
