@@ -21,12 +21,16 @@ ROOT = Entry(path=b"", kind=EntryKind.DIRECTORY, mode=0o755, uid=0, gid=0, mtime
 """The root of a tree of which nothing else is known."""
 
 
-class Tree(Protocol):
-    """A file system that can be asked."""
+class Names(Protocol):
+    """What paths can be looked up in."""
 
     def find(self, path: bytes) -> Entry | None:
         """Find the entry at exactly *path*, following no symbolic link; the root is always there, as a directory."""
         ...
+
+
+class Tree(Names, Protocol):
+    """A file system that can be asked."""
 
     def children(self, path: bytes) -> Iterable[Entry]:
         """Give the entries directly in the directory *path*; nothing if it is no directory."""
@@ -37,7 +41,7 @@ class Tree(Protocol):
         ...
 
 
-def resolve(tree: Tree, path: bytes, *, follow_last: bool) -> bytes:
+def resolve(tree: Names, path: bytes, *, follow_last: bool) -> bytes:
     """Follow the symbolic links in *path* inside *tree*.
 
     What does not exist is kept as it is written, so the result may name something that is still to be made. `..` at
@@ -154,6 +158,18 @@ class OverlayTree:
                 return True
             at = path.rfind(b"/", 0, at)
         return False
+
+
+class Below:
+    """What *tree* has below the directory *base*, with that as the root."""
+
+    def __init__(self, tree: Names, base: bytes) -> None:
+        self._tree = tree
+        self._base = base
+
+    def find(self, path: bytes) -> Entry | None:
+        """Find the entry at exactly *path* below the directory."""
+        return self._tree.find(b"/".join(filter(None, (self._base, path))))
 
 
 class EmptyTree:

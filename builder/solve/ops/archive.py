@@ -5,9 +5,9 @@ at least one entry can be read. Its entries go below the destination, which is a
 
 A tar cannot be sorted without reading it twice, so unpacked entries keep the order of the archive. Directories that an
 archive does not name stand before the first entry below them; of entries with the same name the last one counts, as
-when unpacking. The result depends on the archive and the image alone.
+when unpacking. FIFOs and device nodes are left out. The result depends on the archive and the image alone.
 
-Source: spec, section 1.14 and its corrections in section 6; moby/buildkit, solver/llbsolver/file/unpack.go.
+Source: spec, section 1.14 and its corrections in section 6; moby/buildkit, solver/llbsolver/file/unpack_root.go.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from builder.context.select import InlineFile
 from builder.context.walk import Opener, shown
 from builder.errors import ContextError, CopyError
 from builder.solve.ops.place import PlacedEntry, Placement
-from builder.tree import resolve
+from builder.tree import Below, resolve
 from registry.errors import RegistryError
 from runtime.errors import LayerError
 from runtime.layers.entry import EntryKind
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 _DAMAGED = (RegistryError, LayerError, EOFError)
 """What reading a damaged archive ends in."""
+
+_LEFT_OUT = (EntryKind.FIFO, EntryKind.CHARACTER, EntryKind.BLOCK)
+"""What ADD does not unpack."""
 
 _SMALLEST = 20
 """Bytes below which nothing is an archive, not even a compressed empty one."""
@@ -110,6 +113,8 @@ def is_archive(root: SourceRoot, source: Selected) -> bool:
     with Opener(root) as opener, os.fdopen(opener.open(source.item), "rb") as stream:
         try:
             return next(iter(read_archive(open_archive(stream))), None) is not None
+        except LayerError as error:
+            return bool(error.entry)  # a tar whose first entry is hostile is a tar, and is refused as one
         except (*_DAMAGED, OSError, ValueError):
             return False
 
@@ -166,6 +171,8 @@ class _Unpacking:
         with Opener(root) as opener, os.fdopen(opener.open(source.item), "rb") as stream:
             try:
                 for member in read_archive(open_archive(stream)):
+                    if member.entry.kind in _LEFT_OUT:
+                        continue
                     entry = self._place(member.entry)
                     if entry is None:
                         continue
@@ -207,7 +214,11 @@ class _Unpacking:
         return placed
 
     def _locate(self, path: bytes) -> bytes:
-        """Find where a path of the archive lies in the image: links on the way followed, its last name kept."""
+        """Find where a path of the archive lies in the image: links on the way followed, its last name kept.
+
+        The destination is the root for links, also for those that the image has: an absolute one begins there, and
+        none leaves it.
+        """
         folder, _, name = path.rpartition(b"/")
         if name.startswith(WHITEOUT_PREFIX):
             raise CopyError(
@@ -217,7 +228,8 @@ class _Unpacking:
             )
         located = self._folders.get(folder)
         if located is None:
-            located = resolve(self._placement.tree, self._base + b"/" + folder, follow_last=True)
+            below = resolve(Below(self._placement.tree, self._base), folder, follow_last=True)
+            located = b"/".join(filter(None, (self._base, below)))
             self._folders[folder] = located
         return located + b"/" + name if located else name
 
