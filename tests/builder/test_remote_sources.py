@@ -222,7 +222,7 @@ def test_local_and_remote_sources_go_into_one_layer(workshop, web, repository):
     ("line", "message"),
     [
         ("COPY http://h/x /", "source can't be a URL for COPY"),
-        ("COPY https://h/x.git /", "source can't be a URL for COPY"),
+        ("COPY https://h/x.git /", "source can't be a git ref for COPY"),
         ("ADD --checksum=sha256:1 a /", "checksum requires"),
         ("ADD --checksum=sha256:1 http://h/x http://h/y /d/", "checksum can't be specified for multiple sources"),
         ("ADD --checksum=md5:1 http://h/x /", "invalid --checksum"),
