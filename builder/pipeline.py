@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from builder.cache.key import derive_key
 from builder.context.ignore import hides_source
+from builder.dockerfile.directives import SYNTAX_ARG
 from builder.dockerfile.rules import CHECK_ARG, RULES, Linter, check_dockerfile, rule_url
 from builder.dockerfile.stages import parse_dockerfile
 from builder.errors import BaseImageError
@@ -96,7 +97,7 @@ class Build:
             request, store, lambda: _ShownDownloads(self._connect, self._exporting), self._exporting
         )
         self._context = self._sources.open_context()
-        self._plans = self._plan(parse_dockerfile(self._context.dockerfile))
+        self._plans = self._plan(parse_dockerfile(self._context.dockerfile, syntax=request.build_args.get(SYNTAX_ARG)))
         self._devices = self._open_devices()
         self._solver = Solver(
             self._plans,

@@ -59,6 +59,7 @@ def call(method: str, request: BuildRequest, arguments: argparse.Namespace, envi
     if name == "check":
         return _check(request, arguments, environment, as_json=as_json)
     from builder.context.local import LocalContext  # noqa: PLC0415  not for checks
+    from builder.dockerfile.directives import SYNTAX_ARG  # noqa: PLC0415  as above
     from builder.dockerfile.stages import parse_dockerfile  # noqa: PLC0415  as above
     from builder.plan.outline import list_targets, outline  # noqa: PLC0415  as above
 
@@ -67,7 +68,7 @@ def call(method: str, request: BuildRequest, arguments: argparse.Namespace, envi
     if isinstance(request.context, str):
         raise UsageError(f"--call {name} needs a folder as the context: `{request.context}`", hint="fetch it before")
     context = LocalContext(request.context, dockerfile=request.dockerfile, text=request.dockerfile_text)
-    source = parse_dockerfile(context.dockerfile)
+    source = parse_dockerfile(context.dockerfile, syntax=request.build_args.get(SYNTAX_ARG))
     context.close()
     if name == "targets":
         targets = list_targets(source)

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 BYTE_ORDER_MARK = "\ufeff"
 
+SYNTAX_ARG = "BUILDKIT_SYNTAX"
+"""The build argument that stands for the directive."""
+
+_BUILT_IN = re.compile(r"(?:[^/@]+/)*docker/dockerfile(?:-upstream)?(?:[:@].*)?", re.IGNORECASE)
+
 _KEYS = frozenset({"syntax", "escape", "check"})
 _KEY = re.compile(r"\s*+([a-zA-Z][a-zA-Z0-9]*+)\s*+=\s*+")
 
@@ -53,6 +58,27 @@ def parse_directives(source: SourceFile) -> Directives:
         return Directives(syntax=syntax)
     return Directives(
         syntax=values.get("syntax"), escape=values.get("escape", "\\"), check=values.get("check"), line_count=line_count
+    )
+
+
+def check_syntax(source: SourceFile, syntax: str | None) -> None:
+    """Refuse a file that another frontend should read: only the Dockerfile frontend is built in.
+
+    Args:
+        source: the file.
+        syntax: the directive, or what stands for it: an image, perhaps followed by arguments. Any tag, digest or
+            registry of `docker/dockerfile` and `docker/dockerfile-upstream` will do.
+
+    Raises:
+        DockerfileError: the image is another one.
+    """
+    if not syntax or _BUILT_IN.fullmatch(syntax.split()[0]):
+        return
+    line = next((number for number, text in enumerate(source.lines, 1) if syntax in text), 1)
+    raise DockerfileError(
+        f"frontend is not built in: `{_shorten(syntax.split()[0], 200)}`",
+        hint=f"if it is a Dockerfile all the same: --build-arg {SYNTAX_ARG}=docker/dockerfile:1",
+        span=Span(source=source, line=line, end_line=line),
     )
 
 
@@ -103,5 +129,5 @@ def _find_foreign_syntax(source: SourceFile) -> str | None:
     return values.get("syntax")
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= 20 else f"{text[:20]}..."
+def _shorten(text: str, length: int = 20) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."

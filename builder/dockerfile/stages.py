@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from builder.dockerfile.directives import parse_directives
+from builder.dockerfile.directives import check_syntax, parse_directives
 from builder.dockerfile.instructions import Arg, From, Instruction, parse_instruction
 from builder.dockerfile.parser import parse_nodes, shorten
 from builder.dockerfile.suggest import did_you_mean
@@ -91,15 +91,21 @@ class Dockerfile:
         return stage
 
 
-def parse_dockerfile(source: SourceFile) -> Dockerfile:
+def parse_dockerfile(source: SourceFile, *, syntax: str | None = None) -> Dockerfile:
     """Parse a whole Dockerfile.
 
+    Args:
+        source: the file.
+        syntax: the frontend that reads it, instead of the one that the file names.
+
     Raises:
-        DockerfileError: the file is empty or holds no stage, or an instruction is wrong; always with a span.
+        DockerfileError: the file is empty or holds no stage, an instruction is wrong, or it is for another frontend;
+            always with a span.
 
     Source: moby/buildkit, frontend/dockerfile/instructions/parse.go, Parse.
     """
     directives = parse_directives(source)
+    check_syntax(source, directives.syntax if syntax is None else syntax)
     nodes = parse_nodes(source, directives=directives)
     if not nodes:
         raise DockerfileError(

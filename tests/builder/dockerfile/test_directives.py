@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builder.dockerfile.directives import Directives, parse_directives
+from builder.dockerfile.directives import Directives, check_syntax, parse_directives
 from builder.errors import DockerfileError
 from builder.source import SourceFile
 
@@ -56,3 +56,29 @@ def test_escape_directive_takes_two_characters_only() -> None:
     """Anything but a backslash or a backtick is refused."""
     with pytest.raises(DockerfileError, match="invalid escape token 'ab'"):
         parse("# escape=ab\n")
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        "docker/dockerfile",
+        "docker/dockerfile:1",
+        "docker.io/docker/dockerfile:1-labs",
+        "mirror.example:5000/hub/docker/dockerfile@sha256:00",
+        "docker/dockerfile-upstream:master --flag",
+        None,
+    ],
+)
+def test_dockerfile_frontend_is_built_in(syntax: str | None) -> None:
+    """P7: every release of the Dockerfile frontend, from wherever, is this one."""
+    check_syntax(SourceFile("Dockerfile", ""), syntax)
+
+
+@pytest.mark.parametrize("syntax", ["tonistiigi/buildkit-pack", "docker/dockerfile2:1", "x/dockerfile"])
+def test_other_frontend_is_refused(syntax: str) -> None:
+    """What another frontend means by a file is not known here."""
+    with pytest.raises(DockerfileError, match="frontend is not built in") as caught:
+        check_syntax(SourceFile("Dockerfile", f"#!x\n# syntax={syntax}\n"), syntax)
+
+    assert caught.value.span is not None
+    assert caught.value.span.line == 2

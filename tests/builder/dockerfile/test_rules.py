@@ -61,7 +61,7 @@ def test_check_options_that_are_unknown_are_refused(text):
 def test_wrong_directive_is_shown_in_its_line():
     """The error points at the directive."""
     with pytest.raises(DockerfileError, match="invalid check option `nope`") as caught:
-        lint("# syntax=a\n# check=nope\nFROM scratch\n")
+        lint("# escape=\\\n# check=nope\nFROM scratch\n")
 
     assert caught.value.span.line == 2
 
