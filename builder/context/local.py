@@ -153,9 +153,17 @@ class LocalContext:
         return data
 
 
-def digest_files(selection: Selection, fingerprints: Fingerprints | None) -> str:
-    """Give the content digest of a selection as one text."""
-    digests = digest_selection(selection, fingerprints, now_ns=time.time_ns())
+def digest_files(selection: Selection, fingerprints: Fingerprints | None, *, span: Span | None) -> str:
+    """Give the content digest of a selection as one text.
+
+    Raises:
+        ContextError: a file cannot be read; at *span*, the instruction that names it.
+    """
+    try:
+        digests = digest_selection(selection, fingerprints, now_ns=time.time_ns())
+    except ContextError as error:
+        error.span = error.span or span
+        raise
     return " ".join(f"{name}={digest}" for name, digest in digests)
 
 

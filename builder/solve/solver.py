@@ -280,7 +280,7 @@ class Solver:
 
     def _digest(self, vertex: Vertex, op: CopyFiles) -> str:
         if vertex.digest not in self._digests:
-            self._digests[vertex.digest] = digest_files(self._select(vertex, op), self._fingerprints)
+            self._digests[vertex.digest] = digest_files(self._select(vertex, op), self._fingerprints, span=vertex.span)
         return self._digests[vertex.digest]
 
     def _digest_mounted(self, vertex: Vertex, mount: PlannedMount) -> str:
@@ -288,9 +288,9 @@ class Solver:
         from builder.solve.mount_inputs import select_mounted, select_mounted_from  # noqa: PLC0415  as above
 
         if mount.source is None:
-            return digest_files(select_mounted(self._context, vertex, mount), self._fingerprints)
+            return digest_files(select_mounted(self._context, vertex, mount), self._fingerprints, span=vertex.span)
         with self._file_systems.opened(self.result(vertex.sources[mount.source])) as root_fd:
-            return digest_files(select_mounted_from(root_fd, vertex, mount), None)
+            return digest_files(select_mounted_from(root_fd, vertex, mount), None, span=vertex.span)
 
     # Work
 
@@ -331,7 +331,7 @@ class Solver:
             by_content = [
                 *op.ingredients(),
                 *self._below(vertex),
-                ("files", digest_files(selection, None)),
+                ("files", digest_files(selection, None, span=vertex.span)),
             ]
             content_key = derive_key(by_content)
             known = None if vertex.no_cache else self._recall(vertex, content_key)
