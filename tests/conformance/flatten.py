@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import posixpath
 import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ def _list(layer: bytes) -> dict[str, dict[str, Any]]:
 def _apply(tree: dict[str, dict[str, Any]], layer: bytes) -> None:
     with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
         for member in archive:
-            path = "/" + member.name.strip("/")
+            path = posixpath.normpath(f"/{member.name}")
             folder, _, name = path.rpartition("/")
             if name == ".wh..wh..opq":
                 _remove(tree, folder, itself=False)
@@ -87,7 +88,9 @@ def _apply(tree: dict[str, dict[str, Any]], layer: bytes) -> None:
             elif path != "/":
                 if not member.isdir() and path in tree:
                     _remove(tree, path, itself=True)
-                tree[path] = tree["/" + member.linkname.strip("/")] if member.islnk() else _describe(archive, member)
+                tree[path] = (
+                    tree[posixpath.normpath(f"/{member.linkname}")] if member.islnk() else _describe(archive, member)
+                )
 
 
 def _describe(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:

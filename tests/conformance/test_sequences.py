@@ -9,7 +9,7 @@ A file in `sequences` is a list of builds, done in this order with one context:
     cached       steps, by their text after the bracket, that must be taken from the cache
     ran          steps that must not be
     printed      parts of what is printed
-    image        what the image must be, as in the cases
+    image        what the image must be, as in the cases; output: further keys of the output it is written to
     nowhere      texts that no file of the store may have in it, compressed or not
 """
 
@@ -69,7 +69,7 @@ def check_build(command: Pybuild, context: str, step: dict[str, Any], where: str
     arguments = ["--progress", "rawjson", *step.get("arguments", [])]
     archive = command.folder / "image.tar"
     if "image" in step:
-        arguments += ["-o", f"type=oci,dest={archive}"]
+        arguments += ["-o", ",".join([f"type=oci,dest={archive}", *filter(None, [step.get("output")])])]
     done = command("build", *arguments, context, status=step.get("status", 0))
     if "image" in step:
         check_image(read_archive(archive), done, step["image"])
