@@ -16,7 +16,7 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import ContextError
 from builder.source import SourceFile, Span
@@ -296,7 +296,7 @@ def _translate(pattern: str, rule: IgnoreRule) -> str:
     except (ValueError, re.error) as error:
         raise ContextError(
             f"syntax error in pattern, {error}: `{rule}`",
-            hint="close the class with `]`, or write a backslash before a `[` that is meant literally",
+            hint="close a class with `]`, put a backslash before a `[` that is meant literally, write `**` as a whole name",
             span=rule.span,
         ) from error
     return regex
@@ -306,13 +306,13 @@ def translate_pattern(pattern: str) -> str:
     """Turn a cleaned pattern of the ignore language into a regular expression for the whole path.
 
     Raises:
-        ValueError: the pattern breaks the syntax of Go's filepath.Match.
+        ValueError: the pattern breaks the syntax of Go's filepath.Match, or needs too much trying.
 
     Source: moby/patternmatcher, Pattern.compile: how `**` reads depends on what was met before it.
     """
-    regex: list[str] = []
+    tokens: list[_Token] = []
     at, end = 0, len(pattern)
-    leading = ""
+    leading: _Token | None = None
     plain = True  # no wildcard so far, except a `**` at the beginning
     while at < end:
         character = pattern[at]
@@ -327,34 +327,98 @@ def translate_pattern(pattern: str) -> str:
                 slash = False
             if at == end:
                 plain = plain and first
-                regex.append(".*")
+                tokens.append(_ANYTHING)
             elif first:
-                leading = "(?:.*/)?" if slash else ".*"
+                leading = _FOLDERS if slash else _ANYTHING
             else:
                 plain = False
-                regex.append("(?:.*/)?")
+                tokens.append(_FOLDERS)
         elif character == "*":
             plain = False
-            regex.append("[^/]*")
+            tokens.append(_STAR)
         elif character == "?":
             plain = False
-            regex.append("[^/]")
+            tokens.append(_Token("[^/]"))
         elif character == "[":
             plain = False
             text, at = _translate_class(pattern, at)
-            regex.append(text)
+            tokens.append(_Token(text, may_be_slash=re.match(text, "/") is not None))
         elif character == "\\":
             if at == end:
                 raise ValueError("nothing after the backslash")
             plain = False
-            regex.append(re.escape(pattern[at]))
+            tokens.append(_literal(pattern[at]))
             at += 1
         else:
-            regex.append(re.escape(character))
-    if leading and not plain:
+            tokens.append(_literal(character))
+    if leading is not None:
         # With a wildcard after it, a leading `**` only ends at a slash, even where none is written.
-        leading = "(?:.*/)?"
-    return leading + "".join(regex)
+        tokens.insert(0, leading if plain else _FOLDERS)
+    return _join(tokens)
+
+
+class _Token(NamedTuple):
+    """A part of a pattern as a regular expression: one character, or a wildcard of any length."""
+
+    text: str
+    may_be_slash: bool = False
+
+
+_STAR = _Token("[^/]*")
+_FOLDERS = _Token("(?:.*/)?", may_be_slash=True)
+_ANYTHING = _Token(".*", may_be_slash=True)
+_SLASH = _Token("/", may_be_slash=True)
+
+_TRIALS = 3
+"""Wildcards of one pattern for which every length has to be tried."""
+
+
+def _literal(character: str) -> _Token:
+    return _SLASH if character == "/" else _Token(re.escape(character))
+
+
+def _join(tokens: Sequence[_Token]) -> str:
+    """Join tokens so that matching tries few things twice.
+
+    Between two stars of one name the first place that fits will do: from there the second star reaches all that it
+    reaches from a later one. The same holds of whole names between two `**`. Such a part is an atomic group; without,
+    a pattern like `*a*a*a*a*b` takes time that grows with a power of the length of a name, as high as there are stars.
+
+    Raises:
+        ValueError: too many wildcards are left for which this does not hold.
+    """
+    joined: list[str] = []
+    at, trials = 0, 0
+    while at < len(tokens):
+        token = tokens[at]
+        if token is not _STAR and token is not _FOLDERS:
+            joined.append(token.text)
+            at += 1
+            continue
+        stop = next((number for number in range(at + 1, len(tokens)) if tokens[number] is token), None)
+        between = tokens[at + 1 : stop]
+        if stop is None or (token is _STAR and _SLASH in between):
+            joined.append(token.text)
+            at += 1
+        elif token is _STAR and not any(one.may_be_slash for one in between):
+            joined += ("(?>[^/]*?", *(one.text for one in between), ")")
+            at = stop
+        elif token is _FOLDERS and not between:
+            at = stop
+        elif token is _FOLDERS and between[-1] is _SLASH and _has_whole_names(between):
+            joined += ("(?>(?:.*?/)??", _join(between), ")")
+            at = stop
+        else:
+            trials += 1
+            joined.append(token.text)
+            at += 1
+    if trials > _TRIALS:
+        raise ValueError(f"more than {_TRIALS} wildcards of which every length has to be tried")
+    return "".join(joined)
+
+
+def _has_whole_names(tokens: Sequence[_Token]) -> bool:
+    return all(token is _SLASH or not token.may_be_slash for token in tokens)
 
 
 def _translate_class(pattern: str, at: int) -> tuple[str, int]:

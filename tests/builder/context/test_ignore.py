@@ -115,13 +115,24 @@ def test_own_ignore_file_of_a_dockerfile_comes_first():
 
 _names = st.text(alphabet="ab.", min_size=1, max_size=3).filter(lambda name: name not in {".", ".."})
 _paths = st.lists(_names, min_size=1, max_size=4).map("/".join)
+
+
+def _is_easy(pattern):
+    """Tell whether a pattern is no such one as `test_pattern_that_needs_too_much_trying_is_refused` is about."""
+    try:
+        compile_patterns([pattern])
+    except ContextError as error:
+        return "every length" not in error.message
+    return True
+
+
 _pieces = st.sampled_from(["a", "b", ".", "*", "?", "**", "[ab]", "[^a]", "\\a", "\\*"])
-_pattern_names = st.lists(_pieces, min_size=1, max_size=3).map("".join)
+_pattern_names = st.lists(_pieces, min_size=1, max_size=6).map("".join)
 _patterns = st.builds(
     lambda sign, parts: sign + "/".join(parts),
     st.sampled_from(["", "!"]),
-    st.lists(_pattern_names, min_size=1, max_size=3),
-)
+    st.lists(_pattern_names, min_size=1, max_size=4),
+).filter(_is_easy)
 
 
 def _slow_matches(patterns, path):
@@ -206,3 +217,23 @@ def test_pattern_that_cannot_be_a_path_is_refused():
     """A surrogate from a JSON escape is an error, not a traceback."""
     with pytest.raises(ContextError, match="pattern cannot be a path"):
         compile_patterns(["a\ud800"])
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*a" * 40 + "b", "**/a*/" * 40 + "b", "**/" * 500 + "b", "*" * 500 + "b", "x/" + "*a?[ac]" * 40 + "b"],
+    ids=["stars", "folders", "nothing but folders", "nothing but stars", "classes"],
+)
+def test_wildcards_of_a_pattern_are_not_multiplied(pattern):
+    """Trying every length of each star would take longer than there is time; a long path is answered nevertheless."""
+    rules = compile_patterns([pattern, "!" + pattern + "c"])
+
+    assert not rules.matches(b"/".join([b"a" * 200] * 40))
+    assert not rules.matches(b"x/" + b"a" * 250)
+
+
+@pytest.mark.parametrize("pattern", ["a**a**a**a**a**b", "*[^a]*[^b]*[^c]*[^d]*[^e]*f"])
+def test_pattern_that_needs_too_much_trying_is_refused(pattern):
+    """Only wildcards that meet in the middle of a name have to be tried in every length."""
+    with pytest.raises(ContextError, match="more than 3 wildcards of which every length has to be tried"):
+        compile_patterns([pattern])
