@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builder.errors import DockerfileError
+from builder.plan.owner import needs_no_file
 
 if TYPE_CHECKING:
     from builder.dockerfile import instructions as dockerfile
@@ -25,7 +26,7 @@ def is_linked(instruction: dockerfile.Copy | dockerfile.Add, chown: str | None) 
     """
     if not instruction.link or instruction.chmod is not None:
         return False
-    names = [part for part in (chown or "").split(":") if part and not (part.isascii() and part.isdigit())]
+    names = [part for part in (chown or "").split(":") if part and not needs_no_file(part)]
     if names:
         raise DockerfileError(
             f"invalid missing user mount, --chown with --link takes numbers only: `{names[0]}`",

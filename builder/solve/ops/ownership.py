@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builder.errors import CopyError
+from builder.plan.owner import MAXIMUM_ID, needs_no_file, parse_id
 from builder.tree import resolve
 
 if TYPE_CHECKING:
@@ -17,14 +18,12 @@ if TYPE_CHECKING:
 Owner = tuple[int, int]
 """uid and gid."""
 
-MAXIMUM_ID = 0xFFFF_FFFE
-"""The largest id the kernel takes; -1 means "unchanged". Source: chown(2)."""
-
 
 def resolve_owner(text: str, tree: Tree, *, span: Span | None = None) -> Owner:
     """Find the ids that `user[:group]` names in the image *tree*.
 
-    A user alone: by name its primary group, by number the group of the same number. Numbers need no files.
+    A user alone: by name its primary group, by number the group of the same number. Numbers need no files, nor does
+    `root`.
 
     Args:
         text: of `--chown` or USER, expanded.
@@ -37,13 +36,13 @@ def resolve_owner(text: str, tree: Tree, *, span: Span | None = None) -> Owner:
     user, colon, group = text.partition(":")
     if not user or (colon and not group):
         raise CopyError(f"owner is not of the form user[:group]: `{text}`", span=span)
-    if user.isascii() and user.isdigit():
+    if needs_no_file(user):
         uid = gid = _parse_id(user, span)
     else:
         fields = _find_line(tree, b"etc/passwd", user, "user", span)
         uid, gid = _parse_field(fields, 2, user, span), _parse_field(fields, 3, user, span)
     if colon:
-        if group.isascii() and group.isdigit():
+        if needs_no_file(group):
             gid = _parse_id(group, span)
         else:
             gid = _parse_field(_find_line(tree, b"etc/group", group, "group", span), 2, group, span)
@@ -51,9 +50,10 @@ def resolve_owner(text: str, tree: Tree, *, span: Span | None = None) -> Owner:
 
 
 def _parse_id(text: str, span: Span | None) -> int:
-    if len(text) > len(str(MAXIMUM_ID)) or int(text) > MAXIMUM_ID:
+    number = parse_id(text)
+    if number is None:
         raise CopyError(f"id is larger than {MAXIMUM_ID}: `{text}`", span=span)
-    return int(text)
+    return number
 
 
 def _find_line(tree: Tree, path: bytes, name: str, what: str, span: Span | None) -> list[bytes]:

@@ -51,8 +51,10 @@ def test_unknown_owner_is_an_error(text, message):
 
 
 def test_numbers_need_no_files_and_names_do():
-    """On scratch only numbers can be used."""
+    """On scratch only numbers and root can be used."""
     assert resolve_owner("5:6", EmptyTree()) == (5, 6)
+    assert resolve_owner("root", EmptyTree()) == (0, 0)
+    assert resolve_owner("7:root", EmptyTree()) == (7, 0)
     with pytest.raises(CopyError, match="unable to find user, the image has no /etc/passwd: `alice`"):
         resolve_owner("alice", EmptyTree())
 
