@@ -36,9 +36,13 @@ def convert_label(instruction: dockerfile.Label, state: StageState, scope: Scope
 
 
 def convert_expose(instruction: dockerfile.Expose, state: StageState, scope: Scope) -> list[str]:
-    """Add the ports; return them as they are written, expanded."""
-    words = [word for written in instruction.ports for word in scope.words(written)]
-    ports = sorted({port for word in words for port in parse_ports(word, instruction.span)})
+    """Add the ports; return them as they are written, expanded.
+
+    The history has them in the order of the words as written, sorted before variables are replaced, with every repetition.
+    Source: BuildKit, instructions/parse.go, parseExpose; dockerfile2llb/convert.go, dispatchExpose.
+    """
+    words = [word for written in sorted(instruction.ports) for word in scope.words(written)]
+    ports = [port for word in words for port in parse_ports(word, instruction.span)]
     state.config = replace(state.config, exposed_ports=tuple(sorted({*state.config.exposed_ports, *ports})))
     state.note(f"EXPOSE {history_text.plain_list(ports)}")
     return words

@@ -75,7 +75,7 @@ def assemble(tmp_path):
         ("ARG a=1 b", "ARG a=1 b", True),
         ("ENV k=v k2=v2", "ENV k=v k2=v2", True),
         ("LABEL k=v", "LABEL k=v", True),
-        ("EXPOSE 443/udp 80", "EXPOSE [443/udp 80/tcp]", True),
+        ("EXPOSE 80 443/udp 53-54", "EXPOSE [443/udp 53/tcp 54/tcp 80/tcp]", True),
         ("VOLUME /a /b", "VOLUME [/a /b]", True),
         ("USER x", "USER x", True),
         ("WORKDIR /", "WORKDIR /", True),

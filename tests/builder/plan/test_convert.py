@@ -77,6 +77,7 @@ def test_scratch_config_has_root_directory_and_default_path():
         ("LABEL x=y", "LABEL x=y"),
         ("EXPOSE 5000 2375/TCP 1234/udp", "EXPOSE [1234/udp 2375/tcp 5000/tcp]"),
         ("EXPOSE 80-82", "EXPOSE [80/tcp 81/tcp 82/tcp]"),
+        ("EXPOSE 1000 999 998-999 999", "EXPOSE [1000/tcp 998/tcp 999/tcp 999/tcp 999/tcp]"),
         ("VOLUME /a /b", "VOLUME [/a /b]"),
         ("USER me:us", "USER me:us"),
         ("WORKDIR /", "WORKDIR /"),
