@@ -129,7 +129,9 @@ class _Diff:
         path = b""
         try:
             root = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._stack.append(_Directory(root, b"", tuple(map(os.fsencode, lowers)), _names(root)))
+            top = _Directory(root, b"", tuple(map(os.fsencode, lowers)), _names(root))
+            self._stack.append(top)
+            top.has_xattr_whiteouts = find_overlay_value(root, os.listxattr(root), "opaque") == b"x"
             while self._stack:
                 directory = self._stack[-1]
                 if not directory.names:
