@@ -33,7 +33,7 @@ from runtime.paths import remove_tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from runtime.snapshots.overlay import Snapshots
+    from runtime.snapshots.snapshotter import Snapshotter
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """Names the present boot. Source: proc(5)."""
@@ -73,11 +73,17 @@ class Store:
         self.blobs = LocalBlobStore(root / "images", temporary=self.temporary)
 
     @cached_property
-    def snapshots(self) -> Snapshots:
+    def snapshots(self) -> Snapshotter:
         """The unpacked layers."""
         from runtime.snapshots.overlay import Snapshots  # noqa: PLC0415  a build that is cached has no use for them
 
         return Snapshots(self.root / "snapshots", self.temporary)
+
+    def copy_snapshots(self) -> None:
+        """Show the unpacked layers by copies from now on, for places where overlay cannot be mounted."""
+        from runtime.snapshots.copies import CopiedSnapshots  # noqa: PLC0415  as above
+
+        self.snapshots = CopiedSnapshots(self.root / "snapshots", self.temporary)
 
     def before_fork(self) -> None:
         """Let go of what must not be carried into another process."""

@@ -33,6 +33,7 @@ _NUMBERS_BY_MACHINE: Final = {
         "seccomp": 317,
         "sethostname": 170,
         "setns": 308,
+        "statx": 332,
         "umount2": 166,
         "unshare": 272,
     },
@@ -47,6 +48,7 @@ _NUMBERS_BY_MACHINE: Final = {
         "seccomp": 277,
         "sethostname": 161,
         "setns": 268,
+        "statx": 291,
         "umount2": 39,
         "unshare": 97,
     },
@@ -61,6 +63,9 @@ _NUMBERS: Final = {
     "close_range": 436,
     "openat2": 437,
     "mount_setattr": 442,
+    "landlock_create_ruleset": 444,
+    "landlock_add_rule": 445,
+    "landlock_restrict_self": 446,
 }
 
 AT_FDCWD: Final = -100
@@ -110,11 +115,17 @@ MOUNT_ATTR_NOEXEC: Final = 0x8
 SECCOMP_SET_MODE_FILTER: Final = 1
 CLOSE_RANGE_CLOEXEC: Final = 4
 
+LANDLOCK_CREATE_RULESET_VERSION: Final = 1
+LANDLOCK_RULE_PATH_BENEATH: Final = 1
+
 _FSOPEN_CLOEXEC: Final = 1
 _FSMOUNT_CLOEXEC: Final = 1
 _OPENAT2_TRIES: Final = 128
 _EAGAIN: Final = 11
 _ENOSYS: Final = 38
+_STATX_BTIME: Final = 0x800
+_STATX_BTIME_OFFSET: Final = 80
+_STATX_SIZE: Final = 256
 _PR_CAPBSET_DROP: Final = 24
 _PR_GET_TID_ADDRESS: Final = 40
 _LINUX_CAPABILITY_VERSION_3: Final = 0x2008_0522
@@ -332,6 +343,20 @@ def mount_setattr(
     _call("mount_setattr", dirfd, _encode(path), flags, attributes, len(attributes), subject=_shown(path))
 
 
+def birth_time_ns(fd: int) -> int:
+    """Return when the object that *fd* stands for was made, in nanoseconds; 0 where the file system does not tell.
+
+    Source: statx(2).
+    """
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    arguments = [ctypes.c_long(value) for value in (fd, AT_EMPTY_PATH, _STATX_BTIME)]
+    if _syscall(ctypes.c_long(_number("statx")), arguments[0], b"", *arguments[1:], buffer) == -1:
+        raise KernelError("statx", ctypes.get_errno())
+    (mask,) = struct.unpack_from("=I", buffer, 0)
+    seconds, nanoseconds = struct.unpack_from("=qI", buffer, _STATX_BTIME_OFFSET)
+    return seconds * 1_000_000_000 + nanoseconds if mask & _STATX_BTIME else 0
+
+
 def capset(*, effective: int, permitted: int, inheritable: int) -> None:
     """Set the capability sets of this thread, each a mask with bit n for capability n.
 
@@ -375,6 +400,30 @@ def seccomp_set_filter(program: bytes, flags: int = 0) -> int:
     buffer = ctypes.create_string_buffer(program, len(program))
     sock_fprog = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
     return _call("seccomp", SECCOMP_SET_MODE_FILTER, flags, sock_fprog)
+
+
+def landlock_create_ruleset(attributes: bytes | None, flags: int = 0) -> int:
+    """Return a descriptor of a new ruleset, or with LANDLOCK_CREATE_RULESET_VERSION the version of the interface.
+
+    Source: landlock_create_ruleset(2).
+    """
+    return _call("landlock_create_ruleset", attributes, len(attributes or b""), flags)
+
+
+def landlock_add_rule(ruleset: int, kind: int, attributes: bytes) -> None:
+    """Add a rule (LANDLOCK_RULE_*) to a ruleset.
+
+    Source: landlock_add_rule(2).
+    """
+    _call("landlock_add_rule", ruleset, kind, attributes, 0)
+
+
+def landlock_restrict_self(ruleset: int) -> None:
+    """Put this thread and what it starts under a ruleset. It cannot be taken off.
+
+    Source: landlock_restrict_self(2).
+    """
+    _call("landlock_restrict_self", ruleset, 0)
 
 
 def clone(flags: int) -> int:

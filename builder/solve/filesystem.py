@@ -42,7 +42,6 @@ class FileSystems:
         self._store = store
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
-        self._mounts = 0
 
     def find_blob(self, diff_id: Digest, kind: str | None = None) -> Descriptor | None:
         """Find a stored form of a layer; one compressed as *kind* if there is one."""
@@ -87,18 +86,13 @@ class FileSystems:
 
     @contextlib.contextmanager
     def mounted(self, layers: FileSystem) -> Iterator[Path]:
-        """Mount a file system read-only for the time of the block. Works only inside the namespace."""
-        names = self.snapshots(layers)
-        with self._mount_point() as target:
-            if not names:
-                yield target
-                return
-            with self._store.snapshots.mount_view(names, target):
-                yield target
+        """Show a file system for reading for the time of the block. Works only inside the namespace."""
+        with self._store.snapshots.view(self.snapshots(layers)) as view:
+            yield view
 
     @contextlib.contextmanager
     def opened(self, layers: FileSystem) -> Iterator[int]:
-        """Mount a file system as `mounted` does, and give a descriptor of its root."""
+        """Show a file system as `mounted` does, and give a descriptor of its root."""
         with self.mounted(layers) as path:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -106,32 +100,18 @@ class FileSystems:
             finally:
                 os.close(fd)
 
-    @contextlib.contextmanager
-    def _mount_point(self) -> Iterator[Path]:
-        with self._guard:
-            self._mounts += 1
-            target = self._store.temporary / f"mount-{self._mounts}"
-        target.mkdir()
-        yield target
-        target.rmdir()
-
     def _unpack(self, layer: Layer, names: tuple[str, ...]) -> None:
         from runtime.layers.apply import apply_layer  # noqa: PLC0415  a build that is cached unpacks nothing
 
         snapshots = self._store.snapshots
         if snapshots.has(names[-1]):
             return
-        active = snapshots.prepare(snapshots.lowers(names[:-1]))
+        lowers = snapshots.lowers(names[:-1])
+        active = snapshots.prepare(lowers)
         try:
-            with self.open_tar(layer.diff_id) as stream:
-                if len(names) == 1:
-                    apply_layer(stream, active.upper)
-                else:
-                    with (
-                        self._mount_point() as target,
-                        snapshots.mount_active(snapshots.lowers(names[:-1]), active, target),
-                    ):
-                        apply_layer(stream, target)
+            with self.open_tar(layer.diff_id) as stream, snapshots.writable(lowers, active) as target:
+                apply_layer(stream, target)
+            snapshots.settle(active)
         except BaseException:
             snapshots.discard(active)
             raise

@@ -1,12 +1,4 @@
-"""Snapshots: the trees of layers on disk, in overlay form, and the mounts that show chains of them.
-
-A committed snapshot is the tree of one layer, as overlay wants it in a `lowerdir`: deletions are character devices 0:0,
-emptied directories carry `user.overlay.opaque`. Chains are lists of names, base first. An active snapshot is an upper
-directory that something is still written to.
-
-    ROOT/NAME/               a committed snapshot; NAME is the hex of the chain_id
-    TEMPORARY/snapshot-*/    an active one: upper/ and work/
-    TEMPORARY/removed-*/     one that is being removed
+"""Snapshots by overlay: an active one is an upper directory, a chain is shown by a mount.
 
 Overlay is always mounted with `userxattr`, also by real root: a tree that was written under one name of the attributes
 reads wrongly under the other.
@@ -16,70 +8,24 @@ Source: linux/Documentation/filesystems/overlayfs.rst; mount(2), fsconfig in lin
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import stat
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from runtime.errors import KernelError
 from runtime.mounts import attach, clone_mount, create_mount, open_path
-from runtime.paths import remove_tree
+from runtime.snapshots.committed import CommittedSnapshots, copy_root_metadata, naming, remove_directory
+from runtime.snapshots.snapshotter import Active
 from runtime.syscalls import AT_FDCWD, MNT_DETACH, MOUNT_ATTR_RDONLY, MS_RDONLY, mount, umount2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-_BLOCK: Final = 512
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Active:
-    """A snapshot that is being written.
-
-    Attributes:
-        upper: what becomes the committed tree; `upperdir` of the overlay.
-        work: for overlay alone; `workdir`.
-    """
-
-    upper: Path
-    work: Path
-
-
-class Snapshots:
-    """The committed and active snapshots of one store. Many processes may share it.
-
-    Args:
-        root: holds the committed ones; made if missing.
-        temporary: on the same file system, for what is unfinished; made if missing.
-    """
-
-    def __init__(self, root: Path, temporary: Path) -> None:
-        self._root = root
-        self._temporary = temporary
-
-    def has(self, name: str) -> bool:
-        """Tell whether a snapshot is committed."""
-        return self.path(name).is_dir()
-
-    def path(self, name: str) -> Path:
-        """Return where a committed snapshot lies, or would lie."""
-        if not name or name.startswith(".") or "/" in name or "\0" in name:
-            raise ValueError(f"not the name of a snapshot: {name!r}")
-        return self._root / name
-
-    def names(self) -> tuple[str, ...]:
-        """Return the names of all committed snapshots, sorted."""
-        with contextlib.suppress(FileNotFoundError):
-            return tuple(sorted(name for name in os.listdir(self._root) if not name.startswith(".")))
-        return ()
-
-    def lowers(self, names: Iterable[str]) -> tuple[Path, ...]:
-        """Return where the snapshots of a chain lie, base first as the names."""
-        return tuple(self.path(name) for name in names)
+class Snapshots(CommittedSnapshots):
+    """The committed and active snapshots of one store. Works only inside a mount namespace."""
 
     def prepare(self, lowers: Sequence[Path] = ()) -> Active:
         """Begin a snapshot on a chain.
@@ -92,36 +38,40 @@ class Snapshots:
         Raises:
             KernelError: the store cannot be written.
         """
-        with _naming("mkdir", self._temporary):
-            directory = self._make_temporary("snapshot")
+        with naming("mkdir", self.temporary):
+            directory = self.make_temporary("snapshot")
             active = Active(upper=directory / "upper", work=directory / "work")
             os.mkdir(active.upper, 0o700)
             os.mkdir(active.work, 0o700)
             if lowers:
-                _copy_root_metadata(lowers[-1], active.upper)
+                copy_root_metadata(lowers[-1], active.upper)
             else:
                 os.chmod(active.upper, 0o755)  # noqa: S103 - the root directory of an image is for everybody
         return active
 
-    def commit(self, active: Active, name: str) -> None:
-        """Make an active snapshot visible under its name; *active* is gone afterwards.
+    @contextmanager
+    def writable(self, lowers: Sequence[Path], active: Active) -> Iterator[Path]:
+        """Show an active snapshot over its chain for writing; see `Snapshotter`.
 
-        Others see nothing or the whole tree. If the name is taken, by this or another process, the tree there stays and
-        the active one is discarded: equal names mean equal content. Nothing is synced to disk: a tree that a power
-        failure tore can be made again from its layers.
+        Raises:
+            KernelError: the kernel refused the mount.
+        """
+        if not lowers:
+            yield active.upper
+            return
+        with self._mount_point() as target, self.mount_active(lowers, active, target):
+            yield target
+
+    def settle(self, active: Active) -> None:
+        """Do nothing: an overlay keeps changes where they belong."""
+
+    def commit(self, active: Active, name: str) -> None:
+        """Make an active snapshot visible under its name; *active* is gone afterwards. See `adopt`.
 
         Raises:
             KernelError: the store cannot be written.
         """
-        target = self.path(name)
-        with _naming("rename", target):
-            if not self.has(name):
-                os.makedirs(self._root, exist_ok=True)
-                try:
-                    os.rename(active.upper, target)
-                except OSError as error:
-                    if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                        raise
+        self.adopt(active.upper, name)
         self.discard(active)
 
     def discard(self, active: Active) -> None:
@@ -130,28 +80,29 @@ class Snapshots:
         Raises:
             KernelError: something could not be removed.
         """
-        _remove(active.upper.parent)
+        remove_directory(active.upper.parent)
 
-    def remove(self, name: str) -> None:
-        """Remove a committed snapshot, which no mount may use any more. Idempotent; others never see half of it.
-
-        Raises:
-            KernelError: something could not be removed.
-        """
-        with _naming("rename", self.path(name)):
-            doomed = self._make_temporary("removed")
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(self.path(name), doomed / "tree")
-        _remove(doomed)
-
-    def size(self, name: str) -> int:
-        """Return the bytes that a committed snapshot takes on disk, hard links once.
+    @contextmanager
+    def view(self, names: Sequence[str]) -> Iterator[Path]:
+        """Show a committed chain for reading; see `Snapshotter`.
 
         Raises:
-            KernelError: the snapshot is missing or cannot be read.
+            KernelError: the kernel refused the mount.
         """
-        with _naming("read", self.path(name)):
-            return _disk_size(os.fsencode(self.path(name)))
+        with self._mount_point() as target:
+            if not names:
+                yield target
+                return
+            with self.mount_view(names, target):
+                yield target
+
+    @contextmanager
+    def _mount_point(self) -> Iterator[Path]:
+        target = self.make_temporary("mount")
+        try:
+            yield target
+        finally:
+            target.rmdir()
 
     @contextmanager
     def mount_view(self, names: Sequence[str], target: Path) -> Iterator[Path]:
@@ -194,60 +145,6 @@ class Snapshots:
         with _mounted(target):
             yield target
 
-    def _make_temporary(self, prefix: str) -> Path:
-        os.makedirs(self._temporary, exist_ok=True)
-        directory = self._temporary / f"{prefix}-{os.urandom(8).hex()}"
-        os.mkdir(directory, 0o700)
-        return directory
-
-
-def _copy_root_metadata(source: Path, target: Path) -> None:
-    status = os.stat(source)
-    own = os.stat(target)
-    if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
-        os.chown(target, status.st_uid, status.st_gid)
-    os.chmod(target, stat.S_IMODE(status.st_mode))
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _remove(directory: Path) -> None:
-    with _naming("unlink", directory):
-        fd = os.open(directory.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            remove_tree(fd, os.fsencode(directory.name))
-        finally:
-            os.close(fd)
-
-
-def _disk_size(top: bytes) -> int:
-    total = os.lstat(top).st_blocks
-    seen: set[int] = set()
-    pending = [top]
-    while pending:
-        with os.scandir(pending.pop()) as children:
-            for child in children:
-                status = child.stat(follow_symlinks=False)
-                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-                    if status.st_ino in seen:
-                        continue
-                    seen.add(status.st_ino)
-                total += status.st_blocks
-                if stat.S_ISDIR(status.st_mode):
-                    pending.append(child.path)
-    return total * _BLOCK
-
-
-@contextmanager
-def _naming(call: str, subject: Path) -> Iterator[None]:
-    try:
-        yield
-    except KernelError:
-        raise
-    except OSError as error:
-        found = error.filename
-        name = found.decode(errors="backslashreplace") if isinstance(found, bytes) else str(found or subject)
-        raise KernelError(call, error.errno or 0, subject=name) from error
-
 
 @contextmanager
 def _mounted(target: Path) -> Iterator[None]:
@@ -284,6 +181,28 @@ def _mount_overlay(lowers: Sequence[Path], active: Active | None, target: Path) 
                 mount("overlay", os.fsencode(target), "overlay", 0 if active is not None else MS_RDONLY, text)
             except KernelError as second:
                 raise second from error
+
+
+def takes_upper(folder: Path) -> bool:
+    """Tell whether overlay takes directories of *folder* as upper and work; an overlay's own it does not.
+
+    Works only inside a mount namespace.
+
+    Raises:
+        OSError: *folder* cannot be written.
+    """
+    snapshots = Snapshots(folder, folder)
+    lower, active = snapshots.prepare(), snapshots.prepare()
+    try:
+        with snapshots.writable((lower.upper,), active):
+            return True
+    except KernelError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    finally:
+        snapshots.discard(lower)
+        snapshots.discard(active)
 
 
 def _descriptor_path(path: Path, stack: ExitStack) -> str:

@@ -1,0 +1,75 @@
+"""Snapshotters: ways to show chains of layers and to find out what was changed on one.
+
+A committed snapshot is the same whoever made it: the tree of one layer in overlay form, found by name. Snapshotters
+differ in what an active snapshot is while it is written, and in how a chain is shown for reading.
+
+| snapshotter                | shows a chain by        | finds changes by                        | needs                   |
+|----------------------------|-------------------------|-----------------------------------------|-------------------------|
+| `overlay.Snapshots`        | an overlay mount        | looking at the upper directory          | mounts, an upper the    |
+|                            |                         |                                         | kernel takes            |
+| `copies.CopiedSnapshots`   | a tree of its own       | one stat walk of the tree               | nothing                 |
+
+Both give the same upper directory for the same changes, so layers are the same bytes (runtime.layers.diff).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Active:
+    """A snapshot that is being written.
+
+    Attributes:
+        upper: what becomes the committed tree; `upperdir` of an overlay.
+        work: a directory beside it, for who writes: `workdir` of an overlay, or what a step lays aside.
+        tree: all that the chain and the changes show, where that is not an overlay's doing; else None.
+    """
+
+    upper: Path
+    work: Path
+    tree: Path | None = None
+
+
+class Snapshotter(Protocol):
+    """Keeps the snapshots of one store. Many threads may use one, and many processes a store."""
+
+    def has(self, name: str) -> bool:
+        """Tell whether a snapshot is committed."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all committed snapshots, sorted."""
+
+    def lowers(self, names: Iterable[str]) -> tuple[Path, ...]:
+        """Return where the snapshots of a chain lie, base first as the names."""
+
+    def prepare(self, lowers: Sequence[Path] = ()) -> Active:
+        """Begin a snapshot on a chain, base first; empty for a first layer."""
+
+    def writable(self, lowers: Sequence[Path], active: Active) -> AbstractContextManager[Path]:
+        """Show an active snapshot over its chain to this process for writing; once, and not together with a step."""
+
+    def settle(self, active: Active) -> None:
+        """Bring all that was changed into `active.upper`. Nobody writes any more."""
+
+    def commit(self, active: Active, name: str) -> None:
+        """Make a settled snapshot visible under its name; *active* is gone afterwards."""
+
+    def discard(self, active: Active) -> None:
+        """Remove an active snapshot. Idempotent."""
+
+    def view(self, names: Sequence[str]) -> AbstractContextManager[Path]:
+        """Show a committed chain, base first, for reading until the block ends; the empty one is an empty directory."""
+
+    def remove(self, name: str) -> None:
+        """Remove a committed snapshot that nobody uses. Idempotent."""
+
+    def size(self, name: str) -> int:
+        """Return the bytes that a committed snapshot takes on disk."""
