@@ -73,6 +73,8 @@ class BindMount:
         read_only: whether the step may only read it, with everything mounted below it.
         inside: path below *source* of what is shown, resolved with *source* as root; empty for all of it.
         restrictions: some of `RESTRICTIONS`, for everything mounted below it too.
+        moves: where nothing can be mounted, *source* itself may be moved to *target* for the time of the step; what is
+            only read is copied there, and else the mount is refused.
     """
 
     source: Path
@@ -80,6 +82,7 @@ class BindMount:
     read_only: bool = False
     inside: str = ""
     restrictions: tuple[str, ...] = ()
+    moves: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +237,23 @@ def mount_overlay(lowers: Sequence[Path], upper: Path | None, work: Path | None,
         for fd in (*opened, *changes, target):
             os.close(fd)
     return syscalls.openat2(scratch, f"{name}/root", os.O_PATH)
+
+
+def mount_tree(tree: Path, scratch: int, *, name: str) -> int:
+    """Bind a directory in the scratch, to be written to, and return a descriptor of its root.
+
+    Args:
+        tree: shows all a step is to see.
+        scratch: mount descriptor of the scratch.
+        name: of a directory to make in the scratch.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    os.mkdir(name, 0o755, dir_fd=scratch)
+    mount = clone_mount(AT_FDCWD, os.fspath(tree))
+    attach(mount, syscalls.openat2(scratch, name, os.O_PATH))
+    return mount
 
 
 def _attach_overlay(layers: list[str], rest: list[str], target: int) -> None:

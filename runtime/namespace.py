@@ -119,6 +119,24 @@ def run_in_namespace(body: Callable[[], int], *, single_id: bool = False) -> int
         signal.signal(signal.SIGCHLD, old_handler)
 
 
+def run_in_place(body: Callable[[], int]) -> int:
+    """Run *body* in this process, for places without namespaces; return its exit status.
+
+    TERM, HUP and QUIT end it by SystemExit(128 + n), INT by KeyboardInterrupt, as in the inner process; the handlers
+    are put back at the end. The working directory, ids and environment are as they are.
+    """
+    watched = (*sorted(_ENDING_SIGNALS), signal.SIGINT)
+    before = [(number, signal.getsignal(number)) for number in watched]
+    for number in _ENDING_SIGNALS:
+        signal.signal(number, _exit_by_signal)
+    signal.signal(signal.SIGINT, _interrupt_once())
+    try:
+        return _run_body(body)
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
 def _wait_for(pid: int) -> int:
     """Pass signals on to *pid* until it ends; return its exit status.
 

@@ -66,7 +66,7 @@ _IGNORED_SIGNALS: Final = (
     signal.SIGTSTP,
     signal.SIGPIPE,
 )
-_UMASK: Final = 0o022
+UMASK: Final = 0o022
 _HEAD_SIZE: Final = 4096  # the program headers of an ELF file follow its header, and the interpreter's name those
 _ELF_HEADER_SIZE: Final = 20
 _PT_INTERP: Final = 3
@@ -83,7 +83,7 @@ _ELF_MACHINES: Final = {
     243: "riscv64",
     258: "loongarch64",
 }
-_LAST_FD: Final = 0xFFFF_FFFF
+LAST_FD: Final = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,7 @@ class SandboxSpec:
         user: as in USER, empty for root.
         lowers: trees of the layers, base first.
         upper, work: where changes go, both on one file system; None for a read-only root.
+        tree: all that *lowers* and *upper* show, as a directory to be written to, where that is no overlay; else None.
         hostname: of the step.
         hosts, resolv_conf: contents of /etc/hosts and /etc/resolv.conf, read-only for the step.
         network: `host` for the one of this process, `none` for only a loopback interface.
@@ -142,6 +143,7 @@ class SandboxSpec:
     groups: tuple[int, ...] = ()
     keep_groups: bool = False
     privileged: bool = False
+    tree: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values from which `from_json` makes an equal spec."""
@@ -151,7 +153,10 @@ class SandboxSpec:
         values["lowers"] = [str(path) for path in self.lowers]
         values["upper"] = None if self.upper is None else str(self.upper)
         values["work"] = None if self.work is None else str(self.work)
-        values["binds"] = [[str(b.source), b.target, b.read_only, b.inside, b.restrictions] for b in self.binds]
+        values["tree"] = None if self.tree is None else str(self.tree)
+        values["binds"] = [
+            [str(b.source), b.target, b.read_only, b.inside, b.restrictions, b.moves] for b in self.binds
+        ]
         values["layer_mounts"] = [
             [[str(path) for path in m.lowers], m.source, m.target, m.read_only, _text(m.upper), _text(m.work)]
             for m in self.layer_mounts
@@ -175,6 +180,7 @@ class SandboxSpec:
                 "lowers": tuple(Path(text) for text in values["lowers"]),
                 "upper": None if values["upper"] is None else Path(values["upper"]),
                 "work": None if values["work"] is None else Path(values["work"]),
+                "tree": None if values.get("tree") is None else Path(values["tree"]),
                 "binds": tuple(_bind(*bind) for bind in values["binds"]),
                 "layer_mounts": tuple(_layers(*layers) for layers in values["layer_mounts"]),
                 "tmpfs": tuple(_tmpfs(*tmpfs) for tmpfs in values["tmpfs"]),
@@ -198,9 +204,15 @@ def _bind(
     read_only: bool,  # noqa: FBT001 - fields of JSON
     inside: str = "",
     restrictions: Sequence[str] = (),
+    moves: bool = False,  # noqa: FBT001, FBT002 - as above
 ) -> BindMount:
     return BindMount(
-        source=Path(source), target=target, read_only=read_only, inside=inside, restrictions=tuple(restrictions)
+        source=Path(source),
+        target=target,
+        read_only=read_only,
+        inside=inside,
+        moves=moves,
+        restrictions=tuple(restrictions),
     )
 
 
@@ -245,25 +257,25 @@ def become_step(
         KernelError: the kernel refused something.
         HostUnsupportedError: the host lacks something.
     """
-    _reset_signals()
+    reset_signals()
     if not spec.interactive:
         os.setsid()
-    os.umask(_UMASK)
-    _set_streams(streams)
+    os.umask(UMASK)
+    set_streams(streams)
     network.bring_up(spec.network)
     root, finder = _build_root(spec)
-    user = _resolve_user(root, spec.user)
+    user = resolve_step_user(root, spec.user)
     cwd = finder.make_directory(spec.cwd, uid=user.uid, gid=user.gid)
     if spec.upper is None:
         syscalls.mount_setattr(root, "", syscalls.AT_EMPTY_PATH, attr_set=syscalls.MOUNT_ATTR_RDONLY)
     mounts.change_root(root)
     os.fchdir(cwd)
     syscalls.sethostname(spec.hostname.encode(errors="surrogateescape"))
-    _set_limits(spec.ulimits)
+    set_limits(spec.ulimits)
     _drop_rights(user, None if spec.keep_groups else (*user.groups, *spec.groups), privileged=spec.privileged)
     report(finder.stubs)
-    syscalls.close_range(3, _LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)
-    _execute(spec.args, {"HOME": user.home} | dict(spec.environ))
+    syscalls.close_range(3, LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)
+    execute(spec.args, {"HOME": user.home} | dict(spec.environ))
 
 
 def ignore_signals() -> None:
@@ -278,13 +290,15 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _reset_signals() -> None:
+def reset_signals() -> None:
+    """Undo `ignore_signals`, and let all signals through."""
     for number in _IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _set_streams(streams: tuple[int | None, int, int]) -> None:
+def set_streams(streams: tuple[int | None, int, int]) -> None:
+    """Make descriptors 0 to 2 of standard input (None for an empty one), output and error."""
     source, output, error = streams
     os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if source is None else source, 0)
     os.dup2(output, 1)
@@ -295,8 +309,11 @@ def _build_root(spec: SandboxSpec) -> tuple[int, stubs.TargetFinder]:
     """Mount everything; return the descriptor of the new root, and what knows the stubs that were made in it."""
     scratch = mounts.mount_scratch()
     further = _open_mounts(spec, scratch)
-    root = mounts.mount_overlay(spec.lowers, spec.upper, spec.work, scratch, name="root")
-    finder = stubs.TargetFinder(root, spec.upper)
+    if spec.tree is None:
+        root = mounts.mount_overlay(spec.lowers, spec.upper, spec.work, scratch, name="root")
+    else:
+        root = mounts.mount_tree(spec.tree, scratch, name="root")
+    finder = stubs.TargetFinder(root, spec.tree or spec.upper)
     mounts.mount_proc(finder.find("/proc", directory=True), scratch, masked=not spec.privileged)
     devices.mount_devices(finder.find("/dev", directory=True), shm_size=spec.shm_size)
     if spec.privileged:
@@ -333,7 +350,12 @@ def _open_mounts(spec: SandboxSpec, scratch: int) -> list[tuple[str, int]]:
     return opened
 
 
-def _resolve_user(root: int, text: str) -> users.ProcessUser:
+def resolve_step_user(root: int, text: str) -> users.ProcessUser:
+    """Return who a step runs as, by the account files below the descriptor *root*.
+
+    Raises:
+        StepSetupError: there is no such user, or a file is too large.
+    """
     return users.resolve_user(text, _read_account_file(root, "/etc/passwd"), _read_account_file(root, "/etc/group"))
 
 
@@ -352,7 +374,12 @@ def _read_account_file(root: int, path: str) -> bytes | None:
         return file.read(_LARGEST_ACCOUNT_FILE)
 
 
-def _set_limits(limits: Sequence[Ulimit]) -> None:
+def set_limits(limits: Sequence[Ulimit]) -> None:
+    """Set the limits of this process.
+
+    Raises:
+        StepSetupError: one is unknown, or above what may be granted.
+    """
     for limit in limits:
         number = _LIMITS.get(limit.name)
         if number is None:
@@ -373,6 +400,22 @@ def _drop_rights(user: users.ProcessUser, groups: Sequence[int] | None, *, privi
     """
     if not privileged:
         capabilities.limit_bounding_set(capabilities.DEFAULT_CAPABILITIES)
+    become_user(user, groups)
+    if user.uid == 0 and not privileged:
+        capabilities.hold_only(capabilities.DEFAULT_CAPABILITIES)
+    prctl.set_pdeathsig(signal.SIGKILL)  # after the ids, whose change clears it
+    if privileged:
+        return
+    prctl.set_no_new_privs(1)
+    seccomp.load()
+
+
+def become_user(user: users.ProcessUser, groups: Sequence[int] | None) -> None:
+    """Change the ids of this process for good; *groups* are the supplementary ones, None for those of this process.
+
+    Raises:
+        StepSetupError: the user namespace has no place for them.
+    """
     try:
         if groups is not None:
             with contextlib.suppress(PermissionError):  # a namespace with one group id cannot change groups
@@ -388,16 +431,9 @@ def _drop_rights(user: users.ProcessUser, groups: Sequence[int] | None, *, privi
             f"the user namespace of this build has no place for user {user.uid}:{user.gid}",
             hint="give your account sub-ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
         ) from error
-    if user.uid == 0 and not privileged:
-        capabilities.hold_only(capabilities.DEFAULT_CAPABILITIES)
-    prctl.set_pdeathsig(signal.SIGKILL)  # after the ids, whose change clears it
-    if privileged:
-        return
-    prctl.set_no_new_privs(1)
-    seccomp.load()
 
 
-def _execute(args: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+def execute(args: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     """Replace this process by the command.
 
     Raises:

@@ -37,16 +37,21 @@ _SECCOMP_RET_ALLOW: Final = 0x7FFF_0000
 _SECCOMP_RET_ERRNO: Final = 0x0005_0000
 _EPERM: Final = _SECCOMP_RET_ERRNO | 1
 _ENOSYS: Final = _SECCOMP_RET_ERRNO | 38
+_EAFNOSUPPORT: Final = _SECCOMP_RET_ERRNO | 97
+_AF_UNIX: Final = 1
 _LAST: Final = 0xFFFF_FFFF
 
 _Code = list[tuple[int, int, int, int]]
 _Range = tuple[int, int, _Code]  # first, last, what to do for the numbers between them
 
 
-def load() -> None:
+def load(*, only_unix_sockets: bool = False) -> None:
     """Put this thread and what it executes under the filter of this machine. It cannot be taken off.
 
     no_new_privs must be set, or the thread must hold CAP_SYS_ADMIN.
+
+    Args:
+        only_unix_sockets: refuse sockets of every other family, for a step that has no network and shares one.
 
     Raises:
         KernelError: the kernel refused the filter.
@@ -54,12 +59,12 @@ def load() -> None:
 
     Source: seccomp(2).
     """
-    syscalls.seccomp_set_filter(filter_program(syscalls.MACHINE))
+    syscalls.seccomp_set_filter(filter_program(syscalls.MACHINE, only_unix_sockets=only_unix_sockets))
 
 
 @functools.cache
-def filter_program(machine: str) -> bytes:
-    """Return the filter for a *machine* as uname names it, eight bytes an instruction.
+def filter_program(machine: str, *, only_unix_sockets: bool = False) -> bytes:
+    """Return the filter for a *machine* as uname names it, eight bytes an instruction. For the flag see `load`.
 
     Raises:
         HostUnsupportedError: there is no table for this machine.
@@ -69,7 +74,7 @@ def filter_program(machine: str) -> bytes:
         raise syscalls.unknown_machine(machine)
     code: _Code = [(_LD_W_ABS, 0, 0, _ARCHITECTURE_OFFSET)]
     for architecture in architectures:
-        body = [(_LD_W_ABS, 0, 0, _NUMBER_OFFSET), *_search(_ranges(architecture))]
+        body = [(_LD_W_ABS, 0, 0, _NUMBER_OFFSET), *_search(_ranges(architecture, only_unix_sockets=only_unix_sockets))]
         code += [(_JMP_JEQ_K, 1, 0, architecture.audit), (_JMP_JA, 0, 0, len(body)), *body]
     code += _answer(_ENOSYS)
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
@@ -79,7 +84,7 @@ def _answer(action: int) -> _Code:
     return [(_RET_K, 0, 0, action)]
 
 
-def _ranges(architecture: Architecture) -> list[_Range]:
+def _ranges(architecture: Architecture, *, only_unix_sockets: bool) -> list[_Range]:
     """Return ranges that cover every number once, in order."""
     special: dict[int, _Code] = {
         number: _answer(_EPERM) for row in profile.REFUSED.values() if (number := row[architecture.column]) is not None
@@ -93,6 +98,10 @@ def _ranges(architecture: Architecture) -> list[_Range]:
     special[architecture.clone3] = _answer(_ENOSYS)  # its flags lie in memory; the C library then uses clone
     special[architecture.personality] = _judge(0, [(p, p) for p in profile.PERSONALITIES], _SECCOMP_RET_ALLOW, _EPERM)
     special[architecture.socket] = _judge(0, profile.REFUSED_SOCKETS, _EPERM, _SECCOMP_RET_ALLOW)
+    if only_unix_sockets:
+        special[architecture.socket] = _judge(0, [(_AF_UNIX, _AF_UNIX)], _SECCOMP_RET_ALLOW, _EAFNOSUPPORT)
+        if architecture.socketcall is not None:  # its arguments lie in memory
+            special[architecture.socketcall] = _answer(_EPERM)
     special[architecture.ioctl] = _judge(1, [(r, r) for r in profile.REFUSED_IOCTLS], _EPERM, _SECCOMP_RET_ALLOW)
     marked: list[_Range] = [(number, number, code) for number, code in special.items()]
     first, after = architecture.gap

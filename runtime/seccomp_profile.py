@@ -26,6 +26,7 @@ class Architecture:
         column: the column of `REFUSED` that holds its numbers.
         end: the first unknown number at the end of the table.
         clone, clone3, socket, personality, ioctl: the numbers of the calls that are not judged by number alone.
+        socketcall: the call that stands for all of sockets on some machines; None if there is none.
         gap: numbers from the first up to, not including, the second are unknown.
         private: further allowed ranges, both ends included (ARM's own calls).
     """
@@ -38,6 +39,7 @@ class Architecture:
     socket: int
     personality: int
     ioctl: int
+    socketcall: int | None = None
     gap: tuple[int, int] = (0, 0)
     private: tuple[tuple[int, int], ...] = ()
 
@@ -62,6 +64,7 @@ I386: Final = Architecture(
     socket=359,
     personality=136,
     ioctl=54,
+    socketcall=102,
 )
 AARCH64: Final = Architecture(
     audit=0xC000_00B7,

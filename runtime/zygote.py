@@ -7,7 +7,7 @@ Forking a large process with threads would be slow and unsafe; forking this one 
 A request is one message on a SOCK_SEQPACKET pair: the network's name, with the descriptors of a *channel*, of the spec
 as JSON in memory, and of the standard streams. On the channel, also SOCK_SEQPACKET, come back JSON records:
 
-    {"type": "started"}     with a pidfd of the step; from the zygote
+    {"type": "started"}     with a pidfd of the step, and the signal that ends it; from the zygote
     {"type": "ready"}       the stubs; from the step, just before its command is executed
     {"type": "error"}       why there is no command; from whichever noticed
     {"type": "exit"}        wait status and resources; from the zygote, the last record
@@ -27,11 +27,11 @@ import signal
 import socket
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import prctl
 
-from runtime import network, sandbox, seccomp, syscalls
+from runtime import chroot, network, reaper, sandbox, seccomp, syscalls
 from runtime.errors import HostUnsupportedError, KernelError, SandboxError, StepSetupError
 from runtime.stubs import Stub
 
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from runtime.sandbox import SandboxSpec
+
+Isolation = Literal["namespaces", "chroot"]
+"""What parts steps from the builder: namespaces of their own, or, where there are none, what runtime.chroot does."""
 
 _LARGEST_RECORD: Final = 1 << 18
 _LARGEST_REQUEST: Final = 64
@@ -72,6 +75,7 @@ class Step:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._pidfd = -1
+        self._ending_signal = signal.SIGKILL
         self._lock = threading.Lock()
         self._stubs: tuple[Stub, ...] = ()
         self._error: SandboxError | None = None
@@ -99,7 +103,7 @@ class Step:
         with self._lock:
             if self._pidfd >= 0:
                 with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                    signal.pidfd_send_signal(self._pidfd, self._ending_signal)
 
     def _receive(self) -> str:
         """Take in the next record and return its type; a channel that ends without one counts as an exit."""
@@ -111,6 +115,7 @@ class Step:
         match record["type"]:
             case "started":
                 (self._pidfd,) = descriptors
+                self._ending_signal = signal.Signals(record["signal"])
             case "ready":
                 self._stubs = tuple(
                     Stub(**{**stub, "path": stub["path"].encode("latin-1")}) for stub in record["stubs"]
@@ -139,11 +144,21 @@ class Step:
 
 
 class Zygote:
-    """Starts steps. One for each inner process; every method but `start` may be called by any thread."""
+    """Starts steps. One for each inner process; every method but `start` may be called by any thread.
 
-    def __init__(self) -> None:
+    Args:
+        isolation: what parts the steps from this process.
+    """
+
+    def __init__(self, isolation: Isolation = "namespaces") -> None:
+        self._isolation: Isolation = isolation
         self._control: socket.socket | None = None
         self._pid = 0
+
+    @property
+    def isolation(self) -> Isolation:
+        """What parts the steps from this process."""
+        return self._isolation
 
     def start(self) -> None:
         """Fork the zygote. The sooner, the smaller it stays, and the faster each step starts.
@@ -160,7 +175,7 @@ class Zygote:
         if pid == 0:
             try:
                 ours.close()
-                _serve(theirs)
+                _serve(theirs, self._isolation)
             finally:
                 os._exit(_STATUS_OF_SETUP_ERROR)
         theirs.close()
@@ -209,9 +224,12 @@ class Zygote:
         self.close()
 
 
-def _serve(control: socket.socket) -> NoReturn:
+def _serve(control: socket.socket, isolation: Isolation) -> NoReturn:
     """Be the zygote until the inner process closes its end."""
     prctl.set_name("pybuild-zygote")
+    if isolation == "chroot":
+        reaper.adopt_orphans()  # of a supervisor that was killed
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until a new supervisor can take it
     sandbox.ignore_signals()
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
@@ -229,16 +247,20 @@ def _serve(control: socket.socket) -> NoReturn:
             if fd != control.fileno():
                 poller.unregister(fd)
                 _reap(fd, *running.pop(fd))
+                if isolation == "chroot":
+                    reaper.end_descendants({pid for pid, _ in running.values()})
                 continue
             request, descriptors, _, _ = socket.recv_fds(control, _LARGEST_REQUEST, _MOST_DESCRIPTORS)
             if not request:
                 for pidfd, (pid, _channel) in running.items():
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    signal.pidfd_send_signal(pidfd, _ending_signal(isolation))
                     os.waitpid(pid, 0)
+                if isolation == "chroot":
+                    reaper.end_descendants()
                 os._exit(0)
             channel = socket.socket(fileno=descriptors[0])
             try:
-                started = _start(request.decode(), descriptors, channel)
+                started = _start(request.decode(), descriptors, channel, isolation)
             finally:
                 for descriptor in descriptors[1:]:
                     os.close(descriptor)
@@ -248,22 +270,34 @@ def _serve(control: socket.socket) -> NoReturn:
                 poller.register(pidfd, select.POLLIN)
 
 
-def _start(network_name: str, descriptors: list[int], channel: socket.socket) -> tuple[int, int] | None:
+def _ending_signal(isolation: Isolation) -> signal.Signals:
+    """Return what ends the child of a request with all that it started: a supervisor wants to do that itself."""
+    return signal.SIGTERM if isolation == "chroot" else signal.SIGKILL
+
+
+def _start(
+    network_name: str, descriptors: list[int], channel: socket.socket, isolation: Isolation
+) -> tuple[int, int] | None:
     """Clone the child of a request; return its pidfd and pid, or None if that failed."""
     wanted: network.Network = "none" if network_name == "none" else "host"
     try:
-        network.prepare(wanted)
-        pid = syscalls.clone(sandbox.NAMESPACES | network.clone_flags(wanted))
+        if isolation == "chroot":
+            pid = os.fork()
+        else:
+            network.prepare(wanted)
+            pid = syscalls.clone(sandbox.NAMESPACES | network.clone_flags(wanted))
     except (SandboxError, ImportError) as error:
         _send(channel, _encode_error(error))
         _send(channel, {"type": "exit", "status": _STATUS_OF_SETUP_ERROR, "user": 0, "system": 0, "resident": 0})
         channel.close()
         return None
     if pid == 0:
-        _be_step(descriptors, channel)
+        _be_step(descriptors, channel, isolation)
     pidfd = os.pidfd_open(pid)
     with contextlib.suppress(OSError):  # nobody waits for this step any more
-        socket.send_fds(channel, [json.dumps({"type": "started"}).encode()], [pidfd])
+        socket.send_fds(
+            channel, [json.dumps({"type": "started", "signal": _ending_signal(isolation)}).encode()], [pidfd]
+        )
     return pidfd, pid
 
 
@@ -281,12 +315,19 @@ def _reap(pidfd: int, pid: int, channel: socket.socket) -> None:
     channel.close()
 
 
-def _be_step(descriptors: list[int], channel: socket.socket) -> NoReturn:
+def _be_step(descriptors: list[int], channel: socket.socket, isolation: Isolation) -> NoReturn:
     """Become the requested step, or say why not."""
     try:
         _, spec_fd, output, error_output, *source = descriptors
         spec = sandbox.SandboxSpec.from_json(json.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0)))
         streams = (source[0] if source else None, output, error_output)
+        if isolation == "chroot":
+            chroot.supervise(
+                spec,
+                streams,
+                report=lambda stubs: _send(channel, _ready(stubs)),
+                refuse=lambda error: _send(channel, _encode_error(error)),
+            )
         sandbox.become_step(spec, streams, lambda stubs: _send(channel, _ready(stubs)))
     except BaseException as error:  # noqa: BLE001 - this process ends here, and the caller is told
         _send(channel, _encode_error(error))
