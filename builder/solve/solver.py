@@ -360,7 +360,7 @@ class Solver:
         return self._keep(vertex, key, ingredients, layer)
 
     @contextlib.contextmanager
-    def _mounted(self, vertex: Vertex, op: RunCommand) -> Iterator[StepMounts | None]:
+    def _mounted(self, vertex: Vertex, op: RunCommand, zygote: Zygote) -> Iterator[StepMounts | None]:
         """Give what a command is given beside its root for the time of the block, None for nothing."""
         if not op.mounts and not op.devices:
             yield None
@@ -376,6 +376,7 @@ class Solver:
                     self._secrets,
                     self._ssh,
                     is_canceled=lambda: self._canceled,
+                    can_mount=zygote.isolation == "namespaces",
                 )
             mounts = self._mounts
         with mounts.prepared(vertex, op, [self.result(source) for source in vertex.sources]) as ready:
@@ -403,7 +404,7 @@ class Solver:
                 started.kill()
 
         try:
-            with self._mounted(vertex, op) as mounts:
+            with self._mounted(vertex, op, zygote) as mounts:
                 layer, active = run_command(
                     vertex, op, lowers, snapshots, zygote, self._layers, sink=self._sink, on_start=note, mounts=mounts
                 )

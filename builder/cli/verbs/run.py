@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from builder.cli.environment import Environment
     from registry.oci.image_config import ImageConfig
-    from runtime.snapshots.overlay import Active
+    from runtime.snapshots.snapshotter import Active
     from runtime.zygote import Zygote
 
 
@@ -92,6 +92,7 @@ def _specify(
         lowers=lowers,
         upper=active.upper,
         work=active.work,
+        tree=active.tree,
         hostname=hostname,
         hosts=hosts_file(hostname, parse_hosts(arguments.add_host)),
         resolv_conf=host_resolv_conf(),

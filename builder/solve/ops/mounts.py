@@ -3,6 +3,9 @@
 A context is shown directly where the step may only read it and no ignore rule hides anything; else through an overlay
 with a layer of whiteouts for what is hidden, and one for what is written, which is thrown away.
 
+Where nothing can be mounted, a step gets copies of contexts, stages and images, and a cache itself, which is moved into
+its root (runtime.places); so a cache is then used by one step at a time, also a shared one.
+
 Source: spec, section 1.11 and its corrections in section 6.
 """
 
@@ -30,6 +33,7 @@ from builder.solve.secrets import Secrets
 from builder.solve.ssh_agent import SshAgents
 from builder.store import remove_folder
 from runtime import mounts as runtime_mounts
+from runtime.layers.whiteouts import make_whiteout, mark_xattr_whiteouts
 from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
@@ -75,6 +79,7 @@ class Mounts:
         secret_sources: what `--secret` gave.
         ssh_sources: what `--ssh` gave.
         is_canceled: asked while waiting for a cache.
+        can_mount: whether the steps get mounts, and not copies.
     """
 
     def __init__(
@@ -85,8 +90,11 @@ class Mounts:
         secret_sources: Sequence[SecretSource],
         ssh_sources: Sequence[SshSource],
         is_canceled: Callable[[], bool],
+        *,
+        can_mount: bool = True,
     ) -> None:
         self._store = store
+        self._can_mount = can_mount
         self._context = context
         self._file_systems = file_systems
         self._secrets = Secrets(secret_sources)
@@ -155,6 +163,11 @@ class Mounts:
         self._add_overlay(lowers, f"/{inside}", bind, ready, stack)
 
     def _add_layers(self, bind: BindMount, layers: FileSystem, ready: StepMounts, stack: ExitStack) -> None:
+        if not self._can_mount:
+            view = stack.enter_context(self._file_systems.mounted(layers))
+            inside = f"/{bind.source.lstrip('/')}"
+            ready.binds.append(runtime_mounts.BindMount(source=view, target=bind.target, read_only=True, inside=inside))
+            return
         lowers = self._store.snapshots.lowers(self._file_systems.snapshots(layers))
         self._add_overlay(lowers, f"/{bind.source.lstrip('/')}", bind, ready, stack)
 
@@ -162,7 +175,7 @@ class Mounts:
         self, lowers: tuple[Path, ...], source: str, bind: BindMount, ready: StepMounts, stack: ExitStack
     ) -> None:
         upper = work = None
-        if not bind.readonly:
+        if not bind.readonly and self._can_mount:
             active = self._store.snapshots.prepare()
             stack.callback(self._store.snapshots.discard, active)
             upper, work = active.upper, active.work
@@ -185,8 +198,7 @@ class Mounts:
         for folder in sorted(folders):
             if folder:
                 os.mkdir(os.path.join(top, folder), 0o700)
-            for name in hidden.get(folder, ()):
-                os.mknod(os.path.join(top, folder, name), stat.S_IFCHR, os.makedev(0, 0))
+            _make_whiteouts(os.path.join(top, folder), top, hidden.get(folder, ()))
         for folder in sorted(folders, reverse=True):
             _copy_metadata(root, folder, os.path.join(top, folder))
         return layer
@@ -209,14 +221,18 @@ class Mounts:
                 self._caches.hold(
                     key,
                     first.id,
-                    _strictest([cache.mount.sharing for cache in group]),
+                    _strictest([*(cache.mount.sharing for cache in group), *(() if self._can_mount else ("locked",))]),
                     fill=partial(self._fill, vertex, first),
                     renew=vertex.no_cache and first.has_own_mode and self._renew(key),
                 )
             )
             for cache in group:
-                bind = runtime_mounts.BindMount(source=tree, target=cache.mount.target, read_only=cache.mount.readonly)
-                ready.binds.append(bind)
+                mount = cache.mount
+                ready.binds.append(
+                    runtime_mounts.BindMount(
+                        source=tree, target=mount.target, read_only=mount.readonly, moves=not mount.readonly
+                    )
+                )
 
     def _renew(self, key: str) -> bool:
         """Tell whether a cache is to be emptied: at its first use in this build."""
@@ -307,7 +323,7 @@ class Mounts:
                 span=vertex.span,
             )
         if path is not None:
-            ready.binds.append(runtime_mounts.BindMount(source=path, target=target, read_only=True))
+            ready.binds.append(runtime_mounts.BindMount(source=path, target=target, read_only=True, moves=True))
         # The first one counts, and a variable of the image counts more.
         if SSH_VARIABLE not in dict((*op.environ, *ready.environ)):
             ready.environ.append((SSH_VARIABLE, target))
@@ -331,6 +347,18 @@ def _find_hidden(root: SourceRoot, selected: Selected) -> dict[bytes, list[bytes
         if gone:
             hidden[folder] = gone
     return hidden
+
+
+def _make_whiteouts(folder: bytes, top: bytes, names: Sequence[bytes]) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        made = [make_whiteout(fd, name) for name in names]
+    finally:
+        os.close(fd)
+    if any(made):
+        fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        mark_xattr_whiteouts(fd)
+        os.close(fd)
 
 
 def _copy_metadata(root: SourceRoot, folder: bytes, target: bytes) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from builder.plan.graph import RunCommand, Vertex
     from builder.solve.layer import LayerMaker
     from builder.solve.ops.mounts import StepMounts
-    from runtime.snapshots.overlay import Active, Snapshots
+    from runtime.snapshots.snapshotter import Active, Snapshotter
     from runtime.zygote import Step, Zygote
 
 TAIL_LINES = 32
@@ -45,7 +45,7 @@ def run_command(
     vertex: Vertex,
     op: RunCommand,
     lowers: Sequence[Path],
-    snapshots: Snapshots,
+    snapshots: Snapshotter,
     zygote: Zygote,
     layers: LayerMaker,
     *,
@@ -75,7 +75,8 @@ def run_command(
     active = snapshots.prepare(lowers)
     try:
         stubs = _execute(vertex, sandbox_of(op, lowers, active, mounts), zygote, sink=sink, on_start=on_start)
-        remove_stubs(active.upper, stubs)
+        remove_stubs(active.tree or active.upper, stubs)
+        snapshots.settle(active)
         made = layers.make(lambda writer, note: write_changes(active.upper, lowers, writer, on_entry=note))
     except BaseException:
         snapshots.discard(active)
@@ -93,6 +94,7 @@ def sandbox_of(op: RunCommand, lowers: Sequence[Path], active: Active, mounts: S
         lowers=tuple(lowers),
         upper=active.upper,
         work=active.work,
+        tree=active.tree,
         hostname=op.hostname,
         hosts=hosts_file(op.hostname, op.add_hosts),
         resolv_conf=host_resolv_conf(),
@@ -117,7 +119,7 @@ def _write_programs(op: RunCommand, active: Active) -> tuple[BindMount, ...]:
         path = active.upper.with_name(f"program-{len(mounts)}")
         path.write_bytes(content.encode("utf-8", "surrogateescape"))
         path.chmod(0o755)
-        mounts.append(BindMount(source=path, target=f"/dev/pipes/{name}"))
+        mounts.append(BindMount(source=path, target=f"/dev/pipes/{name}", moves=True))
     return tuple(mounts)
 
 
