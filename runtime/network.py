@@ -1,17 +1,18 @@
 """Networks of steps.
 
 `host` shares the network of the process that builds. `none` is a network namespace of the step's own that holds only
-the loopback interface, up.
+the loopback interface, up. `private` is one that is lent by the pool in `networks`, which the step joins.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Final, Literal
 
 from runtime import syscalls
 from runtime.errors import KernelError
 
-Network = Literal["host", "none"]
+Network = Literal["host", "none", "private"]
 
 _LOOPBACK_INDEX: Final = 1  # the kernel makes it first in every network namespace
 
@@ -19,7 +20,7 @@ _LOOPBACK_INDEX: Final = 1  # the kernel makes it first in every network namespa
 def clone_flags(network: Network) -> int:
     """Return the namespaces that *network* needs."""
     match network:
-        case "host":
+        case "host" | "private":
             return 0
         case "none":
             return syscalls.CLONE_NEWNET
@@ -29,6 +30,16 @@ def prepare(network: Network) -> None:
     """Load what `bring_up` needs, while files of the host can still be read."""
     if network == "none":
         import pyroute2  # noqa: F401, PLC0415 - takes more than 100 ms; most builds never need it
+
+
+def join(namespace: int) -> None:
+    """Enter the network namespace that a descriptor stands for, and close that.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    syscalls.setns(namespace, syscalls.CLONE_NEWNET)
+    os.close(namespace)
 
 
 def bring_up(network: Network) -> None:

@@ -109,7 +109,7 @@ class SandboxSpec:
         tree: all that *lowers* and *upper* show, as a directory to be written to, where that is no overlay; else None.
         hostname: of the step.
         hosts, resolv_conf: contents of /etc/hosts and /etc/resolv.conf, read-only for the step.
-        network: `host` for the one of this process, `none` for only a loopback interface.
+        network: `host` for the one of the build, `none` for only a loopback interface, `private` for one that is joined.
         binds, layer_mounts, tmpfs, files, nodes: further mounts, done in the order of the depth of their targets; of two
             on one target the later in this order is seen.
         shm_size: limit of /dev/shm in bytes.

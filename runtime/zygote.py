@@ -5,7 +5,7 @@ new namespaces for each request, tell when the child has ended, and kill what is
 Forking a large process with threads would be slow and unsafe; forking this one is neither.
 
 A request is one message on a SOCK_SEQPACKET pair: the network's name, with the descriptors of a *channel*, of the spec
-as JSON in memory, and of the standard streams. On the channel, also SOCK_SEQPACKET, come back JSON records:
+as JSON in memory, of the standard streams, and of the network namespace if the network is `private`. On the channel, also SOCK_SEQPACKET, come back JSON records:
 
     {"type": "started"}     with a pidfd of the step, and the signal that ends it; from the zygote
     {"type": "ready"}       the stubs; from the step, just before its command is executed
@@ -46,7 +46,7 @@ Isolation = Literal["namespaces", "chroot"]
 
 _LARGEST_RECORD: Final = 1 << 18
 _LARGEST_REQUEST: Final = 64
-_MOST_DESCRIPTORS: Final = 5  # channel, spec, output, error output, input
+_MOST_DESCRIPTORS: Final = 6  # channel, spec, output, error output, input, network namespace
 _STATUS_OF_SETUP_ERROR: Final = 125
 _KIBIBYTE: Final = 1024
 
@@ -181,7 +181,15 @@ class Zygote:
         theirs.close()
         self._control, self._pid = ours, pid
 
-    def run(self, spec: SandboxSpec, *, stdin: int | None = None, stdout: int, stderr: int) -> Step:
+    def run(
+        self,
+        spec: SandboxSpec,
+        *,
+        stdin: int | None = None,
+        stdout: int,
+        stderr: int,
+        network_namespace: int | None = None,
+    ) -> Step:
         """Start a step. What is wrong with it, `Step.wait` says.
 
         The descriptors stay the caller's; the step has copies. An upper and a work directory are used once.
@@ -191,17 +199,20 @@ class Zygote:
             stdin: standard input, None for an empty one.
             stdout: where its output goes.
             stderr: where its error output goes.
+            network_namespace: what a step whose network is `private` joins, None for others.
 
         Raises:
             SandboxError: the zygote is not running.
+            AssertionError: a private network without a namespace, or the other way round.
         """
+        assert (spec.network == "private") == (network_namespace is not None), "one without the other"  # noqa: S101 - our bug
         if self._control is None:
             raise SandboxError("the process that starts steps is not running")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, open(os.memfd_create("pybuild-step", os.MFD_CLOEXEC), "w+", encoding="ascii") as memory:
             json.dump(spec.to_json(), memory)
             memory.flush()
-            streams = [stdout, stderr] if stdin is None else [stdout, stderr, stdin]
+            streams = [fd for fd in (stdout, stderr, stdin, network_namespace) if fd is not None]
             try:
                 socket.send_fds(self._control, [spec.network.encode()], [theirs.fileno(), memory.fileno(), *streams])
             except OSError as error:
@@ -280,6 +291,7 @@ def _start(
 ) -> tuple[int, int] | None:
     """Clone the child of a request; return its pidfd and pid, or None if that failed."""
     wanted: network.Network = "none" if network_name == "none" else "host"
+    namespace = descriptors[-1] if network_name == "private" else None
     try:
         if isolation == "chroot":
             pid = os.fork()
@@ -292,7 +304,7 @@ def _start(
         channel.close()
         return None
     if pid == 0:
-        _be_step(descriptors, channel, isolation)
+        _be_step(descriptors if namespace is None else descriptors[:-1], channel, isolation, namespace)
     pidfd = os.pidfd_open(pid)
     with contextlib.suppress(OSError):  # nobody waits for this step any more
         socket.send_fds(
@@ -315,9 +327,13 @@ def _reap(pidfd: int, pid: int, channel: socket.socket) -> None:
     channel.close()
 
 
-def _be_step(descriptors: list[int], channel: socket.socket, isolation: Isolation) -> NoReturn:
+def _be_step(
+    descriptors: list[int], channel: socket.socket, isolation: Isolation, namespace: int | None
+) -> NoReturn:
     """Become the requested step, or say why not."""
     try:
+        if namespace is not None:
+            network.join(namespace)
         _, spec_fd, output, error_output, *source = descriptors
         spec = sandbox.SandboxSpec.from_json(json.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0)))
         streams = (source[0] if source else None, output, error_output)
