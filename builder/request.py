@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from registry.oci.reference import Reference
 
 NetworkMode = Literal["default", "host", "none"]
-"""The network of RUN steps; `default` is the host's until private networks come."""
+"""The network of RUN steps. `default` is a private one where the machine can give it, else the host's."""
 
 AnnotationLevel = Literal["manifest", "index", "manifest-descriptor", "index-descriptor"]
 """Where an annotation stands. Source: BuildKit, docs/annotations.md."""
@@ -110,7 +110,7 @@ class BuildRequest:
     *platforms* are all of them where there are several, *platform* being the first, and empty where there is one.
     *tags* are the names the image gets in the store. *no_cache_stages* holds the stages of `--no-cache-filter`.
     *ulimits* are name, soft and hard limit, -1 for no limit. *allow* holds entitlements (`builder.plan.entitlements`),
-    *devices* says of the one for devices what it covers.
+    with that for the host's network if *network* is `host`; *devices* says of the one for devices what it covers.
     """
 
     context: Path | str

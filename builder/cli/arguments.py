@@ -346,7 +346,13 @@ def _build_parser() -> Parser:
     result.add_argument("--iidfile", metavar="FILE", help="Write the image id to a file")
     result.add_argument("--metadata-file", metavar="FILE", help="Write what was built to a JSON file")
     steps = parser.add_argument_group("How steps run")
-    steps.add_argument("--network", metavar="MODE", default="default", help="Network of RUN: default, none or host")
+    steps.add_argument(
+        "--network",
+        metavar="MODE",
+        default="default",
+        help="Network of RUN: default (its own, through slirp4netns or pasta; the host's where neither works), none or "
+        "host (which allows network.host too)",
+    )
     _add_list(steps, "--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts of RUN")
     steps.add_argument("--shm-size", metavar="SIZE", help="Size of /dev/shm (default: 64m)")
     _add_list(steps, "--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit of RUN")
@@ -410,7 +416,12 @@ def _run_parser() -> Parser:
     parser.add_argument("-w", "--workdir", metavar="DIR", help="Working directory")
     parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="Name or id of the user")
     parser.add_argument("--hostname", metavar="NAME", help="Host name inside")
-    parser.add_argument("--network", metavar="MODE", default="default", help="Network: default, none or host")
+    parser.add_argument(
+        "--network",
+        metavar="MODE",
+        default="default",
+        help="Network: default (its own, through slirp4netns or pasta; the host's where neither works), none or host",
+    )
     _add_list(parser, "--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts")
     _add_list(parser, "-v", "--volume", metavar="SOURCE:TARGET[:ro]", help="Show a folder of the host inside")
     parser.add_argument("--shm-size", metavar="SIZE", help="Size of /dev/shm (default: 64m)")

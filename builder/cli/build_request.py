@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.cli.environment import Environment
-    from builder.request import Annotation, BuildRequest, DeviceGrant, Output, OutputType, SecretSource, SshSource
+    from builder.request import Annotation, BuildRequest, DeviceGrant, NetworkMode, Output, OutputType, SecretSource, SshSource
     from registry.content.compression import Compression
     from registry.oci.platform import Platform
     from registry.oci.reference import Reference
@@ -59,7 +59,8 @@ def parse_build(arguments: argparse.Namespace, environment: Environment) -> Buil
     tags = _parse_tags(arguments.tag)
     outputs = _parse_outputs(arguments, environment, tags)
     platforms = _parse_platforms(arguments.platform, environment)
-    allow, grants = _parse_allow(arguments.allow)
+    network = parse_network(arguments.network)
+    allow, grants = _parse_allow(arguments.allow, network)
     return BuildRequest(
         context=context,
         root=environment.root(arguments.root),
@@ -82,7 +83,7 @@ def parse_build(arguments: argparse.Namespace, environment: Environment) -> Buil
         no_cache=arguments.no_cache,
         no_cache_stages=frozenset(name for text in arguments.no_cache_filter for name in _split_csv(text)),
         pull=arguments.pull,
-        network=parse_network(arguments.network),
+        network=network,
         add_hosts=parse_hosts(arguments.add_host),
         shm_size=parse_shm_size(arguments.shm_size),
         ulimits=parse_ulimits(arguments.ulimit),
@@ -114,9 +115,9 @@ def _parse_ssh(texts: Sequence[str], environment: Environment) -> tuple[SshSourc
     return tuple(parse_ssh(text, environment) for text in texts)
 
 
-def _parse_allow(texts: Sequence[str]) -> tuple[frozenset[str], tuple[DeviceGrant, ...]]:
-    """Return the entitlements of all `--allow`, and the devices of those that name one."""
-    names: set[str] = set()
+def _parse_allow(texts: Sequence[str], network: NetworkMode) -> tuple[frozenset[str], tuple[DeviceGrant, ...]]:
+    """Return the entitlements of all `--allow`, with what `--network` grants, and the devices of those that name one."""
+    names: set[str] = {"network.host"} if network == "host" else set()  # as with buildx
     grants: list[DeviceGrant] = []
     for text in texts:
         from builder.cli.credentials import parse_entitlement  # noqa: PLC0415  (only with --allow)

@@ -459,7 +459,7 @@ class _Converter:
             cwd=state.working_directory,
             user=state.config.user,
             platform=str(state.platform),
-            network="none" if network == "none" else "host",
+            network=network,
             hostname=given.get("BUILDKIT_SANDBOX_HOSTNAME", DEFAULT_HOSTNAME),
             add_hosts=self._request.add_hosts,
             shm_size=self._request.shm_size,

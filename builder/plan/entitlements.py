@@ -21,7 +21,7 @@ SECURITY_INSECURE = "security.insecure"
 DEVICE = "device"
 
 ENTITLEMENTS = (NETWORK_HOST, SECURITY_INSECURE, DEVICE)
-"""What can be allowed. The host's network is the default, so `network.host` is accepted and asked for by nothing."""
+"""What can be allowed."""
 
 
 def check_entitlements(run: Run, allowed: frozenset[str]) -> None:
@@ -30,6 +30,12 @@ def check_entitlements(run: Run, allowed: frozenset[str]) -> None:
     Raises:
         DockerfileError: it needs another entitlement.
     """
+    if run.network == "host" and NETWORK_HOST not in allowed:
+        raise DockerfileError(
+            f"granting entitlement {NETWORK_HOST} is not allowed",
+            hint=f"if you trust this Dockerfile, build with --allow {NETWORK_HOST}",
+            span=run.span,
+        )
     if run.security == "insecure" and SECURITY_INSECURE not in allowed:
         raise DockerfileError(
             f"granting entitlement {SECURITY_INSECURE} is not allowed",

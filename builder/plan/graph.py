@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from builder.dockerfile.instructions import InlineFile
     from builder.dockerfile.mounts import Device
     from builder.plan.mounts import PlannedMount
+    from builder.request import NetworkMode
     from builder.source import Span
     from registry.content.image import Image
     from registry.oci.image_config import History, ImageConfig
@@ -51,9 +52,10 @@ class RunCommand:
     """Run a command on the parent's file system.
 
     *environ* is ordered and complete but for HOME; *hidden_environ* (the proxy variables) is given to the command and
-    enters neither the key nor the history. *user* is as written, *platform* the one the command is made for. *network* is `host` or `none`. *files* are mounted
-    read-only under `/dev/pipes` (here-documents that are programs), as name and content. *mounts* read from the sources
-    of the vertex. *insecure* lifts the restrictions of the sandbox. *devices* are asked for; which there are is known later.
+    enters neither the key nor the history. *user* is as written, *platform* the one the command is made for. *network* is
+    what was asked for, whatever the machine then has for it. *files* are mounted read-only under `/dev/pipes`
+    (here-documents that are programs), as name and content. *mounts* read from the sources of the vertex. *insecure*
+    lifts the restrictions of the sandbox. *devices* are asked for; which there are is known later.
     """
 
     args: tuple[str, ...]
@@ -62,7 +64,7 @@ class RunCommand:
     cwd: str
     user: str
     platform: str = ""
-    network: str
+    network: NetworkMode
     hostname: str
     add_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int

@@ -30,6 +30,7 @@ from builder.tree import EmptyTree, Tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     from builder.context.local import Context
     from builder.context.named import NamedContexts
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from builder.request import SecretSource, SshSource
     from builder.solve.devices import Devices
     from builder.solve.layer import LayerMaker
+    from builder.solve.networks import StepNetworks
     from builder.solve.ops.mounts import Mounts, StepMounts
     from builder.store import Store
+    from runtime.networks import PrivateNetwork
     from runtime.zygote import Step, Zygote
 
 
@@ -103,6 +106,7 @@ class Solver:
         self._secrets = secrets
         self._ssh = ssh
         self._mounts: Mounts | None = None
+        self._step_networks: StepNetworks | None = None
 
     @property
     def file_systems(self) -> FileSystems:
@@ -144,11 +148,15 @@ class Solver:
         """
         left = [vertex for vertex in self._vertices if vertex.digest not in self._results]
         try:
+            if any(isinstance(vertex.op, RunCommand) and vertex.op.network == "default" for vertex in left):
+                self._prepare_networks()
             if left:
                 self._run_parallel(left, zygote, jobs)
         finally:
             if self._mounts is not None:
                 self._mounts.close()
+            if self._step_networks is not None:
+                self._step_networks.close()
         if self._used:
             self._store.state.touch_records(self._used)
 
@@ -359,6 +367,16 @@ class Solver:
         self._keep(vertex, content_key, by_content, layer)
         return self._keep(vertex, key, ingredients, layer)
 
+    def _prepare_networks(self) -> None:
+        from builder.solve.networks import StepNetworks  # noqa: PLC0415  a build that is cached runs nothing
+
+        self._step_networks = StepNetworks(self._sink)
+        self._step_networks.prepare()
+
+    def _lent_network(self, op: RunCommand) -> AbstractContextManager[PrivateNetwork | None]:
+        """Give the private network of a command for the time of a block."""
+        return contextlib.nullcontext() if self._step_networks is None else self._step_networks.lent(op)
+
     @contextlib.contextmanager
     def _mounted(self, vertex: Vertex, op: RunCommand, zygote: Zygote) -> Iterator[StepMounts | None]:
         """Give what a command is given beside its root for the time of the block, None for nothing."""
@@ -404,9 +422,18 @@ class Solver:
                 started.kill()
 
         try:
-            with self._mounted(vertex, op, zygote) as mounts:
+            with self._mounted(vertex, op, zygote) as mounts, self._lent_network(op) as network:
                 layer, active = run_command(
-                    vertex, op, lowers, snapshots, zygote, self._layers, sink=self._sink, on_start=note, mounts=mounts
+                    vertex,
+                    op,
+                    lowers,
+                    snapshots,
+                    zygote,
+                    self._layers,
+                    sink=self._sink,
+                    on_start=note,
+                    mounts=mounts,
+                    network=network,
                 )
         finally:
             if step is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from builder.errors import UsageError
 from builder.image.assemble import Layer
 from builder.plan.image_state import DEFAULT_PATH, parse_environ
 from builder.solve.filesystem import FileSystems
-from builder.solve.ops.run import host_resolv_conf, hosts_file
+from builder.solve.networks import describe_lack
+from builder.solve.ops.resolver import resolv_conf
+from builder.solve.ops.run import hosts_file
 from builder.store import Store
 from builder.transfer import pull_image
 from registry.content.image import Image, load_image
@@ -22,14 +25,17 @@ from registry.oci.platform import Platform, host_platform
 from registry.oci.reference import parse_reference
 from runtime.errors import StepSetupError
 from runtime.mounts import BindMount
+from runtime.networks import PrivateNetworks
 from runtime.sandbox import SandboxSpec, Ulimit
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
     from pathlib import Path
 
     from builder.cli.environment import Environment
     from registry.oci.image_config import ImageConfig
+    from runtime.networks import PrivateNetwork
     from runtime.snapshots.snapshotter import Active
     from runtime.zygote import Zygote
 
@@ -44,15 +50,47 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         for diff_id, descriptor in zip(image.config.diff_ids, image.manifest.layers, strict=True):
             store.state.put_blob(diff_id, descriptor)
         specify = partial(_specify, arguments, environment, image.config)
-        return run_inside(store, partial(_run, store, image, specify, interactive=arguments.interactive))
+        body = partial(_run, store, image, specify, interactive=arguments.interactive)
+        if parse_network(arguments.network) != "default":
+            return run_inside(store, partial(body, None))
+        return run_inside(store, partial(_with_private_network, body))
 
 
-def _run(store: Store, image: Image, specify: partial[SandboxSpec], zygote: Zygote, *, interactive: bool) -> int:
+def _with_private_network(body: Callable[[PrivateNetwork | None, Zygote], int], zygote: Zygote) -> int:
+    """Run *body* with a network of its own, or with None and a word about it if this machine has none to give."""
+    pool = PrivateNetworks()
+    try:
+        lack = pool.find_lack()
+        if lack is not None:
+            sys.stderr.write(f"pybuild: warning: {describe_lack(lack, 'the command runs')}\n")
+            sys.stderr.flush()
+            return body(None, zygote)
+        with pool.lent() as network:
+            return body(network, zygote)
+    finally:
+        pool.close()
+
+
+def _run(
+    store: Store,
+    image: Image,
+    specify: partial[SandboxSpec],
+    network: PrivateNetwork | None,
+    zygote: Zygote,
+    *,
+    interactive: bool,
+) -> int:
     layers = tuple(Layer(diff_id=diff_id) for diff_id in image.config.diff_ids)
     lowers = store.snapshots.lowers(FileSystems(store).snapshots(layers))
     active = store.snapshots.prepare(lowers)
     try:
-        step = zygote.run(specify(lowers, active), stdin=0 if interactive else None, stdout=1, stderr=2)
+        step = zygote.run(
+            specify(lowers, active, network),
+            stdin=0 if interactive else None,
+            stdout=1,
+            stderr=2,
+            network_namespace=None if network is None else network.fd,
+        )
         try:
             status = step.wait().status
         except StepSetupError as error:
@@ -82,6 +120,7 @@ def _specify(
     config: ImageConfig,
     lowers: tuple[Path, ...],
     active: Active,
+    network: PrivateNetwork | None,
 ) -> SandboxSpec:
     hostname = arguments.hostname or secrets.token_hex(6)
     return SandboxSpec(
@@ -95,8 +134,8 @@ def _specify(
         tree=active.tree,
         hostname=hostname,
         hosts=hosts_file(hostname, parse_hosts(arguments.add_host)),
-        resolv_conf=host_resolv_conf(),
-        network="none" if parse_network(arguments.network) == "none" else "host",
+        resolv_conf=resolv_conf(network),
+        network="none" if parse_network(arguments.network) == "none" else "host" if network is None else "private",
         binds=tuple(_bind(text, environment) for text in arguments.volume),
         shm_size=parse_shm_size(arguments.shm_size),
         ulimits=tuple(Ulimit(name=n, soft=soft, hard=hard) for n, soft, hard in parse_ulimits(arguments.ulimit)),

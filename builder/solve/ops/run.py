@@ -6,11 +6,11 @@ import os
 import select
 import time
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from builder.errors import StepFailedError
 from builder.events import EventSink, VertexLog
+from builder.solve.ops.resolver import resolv_conf
 from runtime.errors import StepSetupError
 from runtime.idmap import current_id_map
 from runtime.layers.diff import write_changes
@@ -20,11 +20,13 @@ from runtime.stubs import Stub, remove_stubs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from builder.image.assemble import Layer
     from builder.plan.graph import RunCommand, Vertex
     from builder.solve.layer import LayerMaker
     from builder.solve.ops.mounts import StepMounts
+    from runtime.networks import PrivateNetwork
     from runtime.snapshots.snapshotter import Active, Snapshotter
     from runtime.zygote import Step, Zygote
 
@@ -32,13 +34,6 @@ TAIL_LINES = 32
 """Lines of output kept for the report of a step that fails."""
 
 READ_SIZE = 1 << 16
-
-RESOLV_CONF = Path("/etc/resolv.conf")
-SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")
-"""Where systemd-resolved names the real servers; used when the ordinary file names only its stub.
-
-Source: moby, libnetwork/resolvconf; BuildKit, executor/oci/resolvconf.go.
-"""
 
 
 def run_command(
@@ -52,6 +47,7 @@ def run_command(
     sink: EventSink,
     on_start: Callable[[Step], None],
     mounts: StepMounts | None = None,
+    network: PrivateNetwork | None = None,
 ) -> tuple[Layer, Active]:
     """Run a command and write the layer of its changes.
 
@@ -65,6 +61,7 @@ def run_command(
         sink: takes the output.
         on_start: told of the running step, so that it can be ended from outside.
         mounts: what the step is given beside its root; they have to last until the layer is made.
+        network: the step's own network; None for the host's, or for none if the command wants none.
 
     Returns:
         The layer, and the snapshot that holds the changes; the caller commits or discards it.
@@ -74,7 +71,8 @@ def run_command(
     """
     active = snapshots.prepare(lowers)
     try:
-        stubs = _execute(vertex, sandbox_of(op, lowers, active, mounts), zygote, sink=sink, on_start=on_start)
+        spec = sandbox_of(op, lowers, active, mounts, network)
+        stubs = _execute(vertex, spec, zygote, network, sink=sink, on_start=on_start)
         remove_stubs(active.tree or active.upper, stubs)
         snapshots.settle(active)
         made = layers.make(lambda writer, note: write_changes(active.upper, lowers, writer, on_entry=note))
@@ -84,7 +82,13 @@ def run_command(
     return made, active
 
 
-def sandbox_of(op: RunCommand, lowers: Sequence[Path], active: Active, mounts: StepMounts | None = None) -> SandboxSpec:
+def sandbox_of(
+    op: RunCommand,
+    lowers: Sequence[Path],
+    active: Active,
+    mounts: StepMounts | None = None,
+    network: PrivateNetwork | None = None,
+) -> SandboxSpec:
     """Say what the runtime has to set up for a command."""
     return SandboxSpec(
         args=op.args,
@@ -97,8 +101,8 @@ def sandbox_of(op: RunCommand, lowers: Sequence[Path], active: Active, mounts: S
         tree=active.tree,
         hostname=op.hostname,
         hosts=hosts_file(op.hostname, op.add_hosts),
-        resolv_conf=host_resolv_conf(),
-        network="none" if op.network == "none" else "host",
+        resolv_conf=resolv_conf(network),
+        network="none" if op.network == "none" else "host" if network is None else "private",
         binds=(*_write_programs(op, active), *(mounts.binds if mounts else ())),
         layer_mounts=tuple(mounts.layer_mounts) if mounts else (),
         tmpfs=tuple(mounts.tmpfs) if mounts else (),
@@ -133,23 +137,14 @@ def hosts_file(hostname: str, add_hosts: Sequence[tuple[str, str]]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def host_resolv_conf() -> bytes:
-    """Give the resolver configuration steps see: the host's."""
-    try:
-        text = RESOLV_CONF.read_bytes()
-    except OSError:
-        return b""
-    servers = [words[1] for line in text.splitlines() if len(words := line.split()) > 1 and words[0] == b"nameserver"]
-    if servers == [b"127.0.0.53"]:
-        try:
-            return SYSTEMD_RESOLV_CONF.read_bytes()
-        except OSError:
-            return text
-    return text
-
-
 def _execute(
-    vertex: Vertex, spec: SandboxSpec, zygote: Zygote, *, sink: EventSink, on_start: Callable[[Step], None]
+    vertex: Vertex,
+    spec: SandboxSpec,
+    zygote: Zygote,
+    network: PrivateNetwork | None,
+    *,
+    sink: EventSink,
+    on_start: Callable[[Step], None],
 ) -> tuple[Stub, ...]:
     """Run to the end, telling the sink what is written; return the mount-point stubs that were made."""
     command = " ".join(spec.args)
@@ -158,7 +153,9 @@ def _execute(
     err, err_end = os.pipe2(os.O_CLOEXEC)
     try:
         try:
-            step = zygote.run(spec, stdout=out_end, stderr=err_end)
+            step = zygote.run(
+                spec, stdout=out_end, stderr=err_end, network_namespace=None if network is None else network.fd
+            )
         finally:
             os.close(out_end)
             os.close(err_end)
