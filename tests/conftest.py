@@ -66,6 +66,15 @@ def _lack_of_sub_ids() -> str | None:
     return None if has_range else f"needs a range of sub-ids for the user {name}"
 
 
+@functools.cache
+def _lack_of_tun() -> str | None:
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError as error:
+        return f"needs /dev/net/tun: {error.strerror}"
+    return _lack_of_program("slirp4netns", "pasta")()
+
+
 def _lack_of_program(*names: str) -> Callable[[], str | None]:
     def find_lack() -> str | None:
         missing: Sequence[str] = [name for name in names if not shutil.which(name)]
@@ -77,6 +86,7 @@ def _lack_of_program(*names: str) -> Callable[[], str | None]:
 FEATURES: dict[str, Callable[[], str | None]] = {
     "userns": _lack_of_user_namespaces,
     "subids": _lack_of_sub_ids,
+    "tun": _lack_of_tun,
     "registry": _lack_of_program("docker-registry"),
     "skopeo": _lack_of_program("skopeo"),
     "umoci": _lack_of_program("umoci"),

@@ -13,6 +13,30 @@ import pytest
 
 _CHECKOUT = Path(__file__).parents[2]
 _BUSYBOX = Path("/bin/busybox")
+PRELUDE = """
+import json, os, sys, threading
+from pathlib import Path
+from runtime.errors import HostUnsupportedError, SandboxError
+from runtime.namespace import run_in_namespace
+base, image = Path(sys.argv[1]), Path(sys.argv[2])
+def spec(name, *args, **values):
+    from runtime.sandbox import SandboxSpec
+    upper, work = base / name / 'u', base / name / 'w'
+    upper.mkdir(parents=True); work.mkdir()
+    return SandboxSpec(args=args, environ=(('PATH', '/bin'),), lowers=(image,), upper=upper, work=work, hosts=b'',
+                       resolv_conf=b'', **values)
+def inside():
+    from runtime.zygote import Zygote
+    with Zygote() as zygote:
+        body(zygote)
+    return 0
+"""
+END = """
+try:
+    sys.exit(run_in_namespace(inside))
+except HostUnsupportedError as error:
+    sys.exit('unsupported: ' + error.message)
+"""
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\nlost:x:2000:2000::/:/bin/sh\n"
 GROUP = "root:x:0:\napp:x:1001:\nwheel:x:10:root,app\ndocker:x:999:app\n"
 
@@ -74,5 +98,27 @@ def run_step(run_steps):
 
     def run(script: str, *, single_id: bool = False, **values) -> dict:
         return run_steps({"args": ["/bin/sh", "-c", script], **values}, single_id=single_id)[0]
+
+    return run
+
+
+@pytest.fixture
+def run_body(tmp_path, image):
+    """Return a function that runs the source of `body(zygote)` inside and returns what it printed."""
+
+    def run(source: str) -> str:
+        lines = "\n".join(f"    {line}" for line in source.splitlines())
+        done = subprocess.run(
+            [sys.executable, "-c", f"{PRELUDE}\ndef body(zygote):\n{lines}\n{END}", str(tmp_path), str(image)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=driver_environment(),
+        )
+        if done.stderr.startswith("unsupported"):
+            pytest.skip(done.stderr.strip())
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return run

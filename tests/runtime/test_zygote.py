@@ -2,61 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.runtime.conftest import driver_environment
-
 pytestmark = pytest.mark.userns
-
-PRELUDE = """
-import json, os, sys, threading
-from pathlib import Path
-from runtime.errors import HostUnsupportedError, SandboxError
-from runtime.namespace import run_in_namespace
-base, image = Path(sys.argv[1]), Path(sys.argv[2])
-def spec(name, *args, **values):
-    from runtime.sandbox import SandboxSpec
-    upper, work = base / name / 'u', base / name / 'w'
-    upper.mkdir(parents=True); work.mkdir()
-    return SandboxSpec(args=args, environ=(('PATH', '/bin'),), lowers=(image,), upper=upper, work=work, hosts=b'',
-                       resolv_conf=b'', **values)
-def inside():
-    from runtime.zygote import Zygote
-    with Zygote() as zygote:
-        body(zygote)
-    return 0
-"""
-END = """
-try:
-    sys.exit(run_in_namespace(inside))
-except HostUnsupportedError as error:
-    sys.exit('unsupported: ' + error.message)
-"""
-
-
-@pytest.fixture
-def run_body(tmp_path, image):
-    """Return a function that runs the source of `body(zygote)` inside and returns what it printed."""
-
-    def run(source: str) -> str:
-        lines = "\n".join(f"    {line}" for line in source.splitlines())
-        done = subprocess.run(
-            [sys.executable, "-c", f"{PRELUDE}\ndef body(zygote):\n{lines}\n{END}", str(tmp_path), str(image)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            env=driver_environment(),
-        )
-        if done.stderr.startswith("unsupported"):
-            pytest.skip(done.stderr.strip())
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
 
 
 def test_threads_run_steps_at_the_same_time(run_body):

@@ -297,3 +297,21 @@ def test_devices_that_are_asked_for_are_in_the_key(other):
 
     assert first.digest == plan("FROM scratch\nRUN --device=name=v/c=0 true").vertex.digest
     assert first.op.ingredients() != plan(f"FROM scratch\nRUN {other} true").vertex.op.ingredients()
+
+
+@pytest.mark.parametrize(
+    ("flag", "wish", "expected"),
+    [
+        ("", "default", "default"),
+        ("", "none", "none"),
+        ("", "host", "host"),
+        ("--network=default", "host", "host"),
+        ("--network=none", "host", "none"),
+        ("--network=host", "default", "host"),
+    ],
+)
+def test_network_of_a_step_is_what_was_asked_for(flag, wish, expected):
+    """The network of a RUN is its own wish, else the build's; the machine has no say in it."""
+    steps = plan(f"FROM scratch\nRUN {flag} true\n", network=wish, allow=frozenset({"network.host"})).vertices()
+
+    assert [vertex.op.network for vertex in steps if isinstance(vertex.op, RunCommand)] == [expected]
