@@ -58,6 +58,27 @@ def explain_refusal(number: int, facts: HostFacts) -> HostUnsupportedError:
     return HostUnsupportedError("user namespaces", f"{reason} ({os.strerror(number)})", hint=hint)
 
 
+def find_account(uid: int) -> str | None:
+    """Return the name of a user's account; None for a uid without one, as containers have."""
+    import pwd  # noqa: PLC0415 - a compiled module that only unprivileged users need
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
+
+
+def lack_of_sub_ids(uid: int) -> HostUnsupportedError:
+    """Return the error for a user who has no range of sub-ids, with the cure."""
+    name = find_account(uid)
+    hint = f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"
+    if name is None:
+        hint = f"add the line `{uid}:100000:65536` to /etc/subuid and to /etc/subgid"
+    return HostUnsupportedError(
+        "a user namespace with several ids", f"/etc/subuid and /etc/subgid have no range for {name or uid}", hint=hint
+    )
+
+
 def _cause(number: int, facts: HostFacts) -> tuple[str, str | None]:
     match number:
         case errno.ENOSPC | errno.EUSERS if facts.max_user_namespaces == "0":

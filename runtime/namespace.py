@@ -18,15 +18,18 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from runtime import capabilities, idmap, syscalls
 from runtime.errors import HostUnsupportedError, KernelError
-from runtime.host import explain_refusal, host_facts
+from runtime.host import explain_refusal, find_account, host_facts, lack_of_sub_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+
+Ids = Literal["best", "ranges", "single"]
+"""Which ids a namespace shall have."""
 
 _NAMESPACES: Final = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID
 _ENDING_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
@@ -38,7 +41,7 @@ _STATUS_OF_SIGNAL: Final = 128
 _STATUS_OF_BUG: Final = 70
 
 
-def run_in_namespace(body: Callable[[], int], *, single_id: bool = False) -> int:
+def run_in_namespace(body: Callable[[], int], *, ids: Ids = "best") -> int:
     """Run *body* as uid 0 and process 1 of new user, mount and PID namespaces; return its exit status.
 
     A process of uid 0 that may set ids keeps all its ids inside. Any other user gets 0 for the own id and 1 and up for
@@ -56,7 +59,7 @@ def run_in_namespace(body: Callable[[], int], *, single_id: bool = False) -> int
 
     Args:
         body: what to do inside; an exception that leaves it is printed by sys.excepthook and gives status 70.
-        single_id: take only the own id even if there are sub-id ranges.
+        ids: `best` takes what there is; `ranges` wants several ids, `single` takes the own one alone.
 
     Returns:
         The status of *body*, or 128 + n if signal n killed the inner process.
@@ -83,7 +86,7 @@ def run_in_namespace(body: Callable[[], int], *, single_id: bool = False) -> int
             _be_inner_process(body, reader, failure_writer)
         os.close(failure_writer)
         try:
-            _map_ids(pid, single_id=single_id)
+            _map_ids(pid, ids)
             os.write(writer, b"+")
             if failure := os.read(failure_reader, 16):
                 raise explain_refusal(int(failure), host_facts())
@@ -149,11 +152,11 @@ def _wait_for(pid: int) -> int:
             os.kill(pid, signal.SIGINT)
 
 
-def _map_ids(pid: int, *, single_id: bool) -> None:
+def _map_ids(pid: int, ids: Ids) -> None:
     uid, gid = os.geteuid(), os.getegid()
     effective, _, _ = syscalls.capget()
     needed = capabilities.capability_mask((capabilities.CAP_SETUID, capabilities.CAP_SETGID))
-    if uid == 0 and effective & needed == needed and not single_id:
+    if uid == 0 and effective & needed == needed and ids != "single":
         _map_directly(
             pid,
             uid_map=idmap.identity_map(idmap.current_id_map("uid")),
@@ -163,7 +166,10 @@ def _map_ids(pid: int, *, single_id: bool) -> None:
     owners = _owner_names(uid)
     uid_ranges = idmap.read_sub_ids(Path("/etc/subuid"), owners)
     gid_ranges = idmap.read_sub_ids(Path("/etc/subgid"), owners)
-    if single_id or not uid_ranges or not gid_ranges:
+    has_ranges = bool(uid_ranges and gid_ranges)
+    if ids == "ranges" and not has_ranges:
+        raise lack_of_sub_ids(uid)
+    if ids == "single" or not has_ranges:
         with contextlib.suppress(OSError):  # the map below says better what is wrong
             idmap.deny_setgroups(pid)
         _map_directly(pid, uid_map=idmap.sub_id_map(uid, ()), gid_map=idmap.sub_id_map(gid, ()))
@@ -172,12 +178,8 @@ def _map_ids(pid: int, *, single_id: bool) -> None:
 
 
 def _owner_names(uid: int) -> frozenset[str]:
-    import pwd  # noqa: PLC0415 - a compiled module that only unprivileged users need
-
-    try:
-        return frozenset({str(uid), pwd.getpwuid(uid).pw_name})
-    except KeyError:  # a uid without an account, as containers have
-        return frozenset({str(uid)})
+    name = find_account(uid)
+    return frozenset({str(uid)} if name is None else {str(uid), name})
 
 
 def _map_directly(pid: int, *, uid_map: idmap.IdMap, gid_map: idmap.IdMap) -> None:

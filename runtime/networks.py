@@ -105,6 +105,11 @@ _NOT_INSTALLED: Final = NetworkLack(
     reason="neither slirp4netns nor pasta is installed", remedy="install one: sudo apt-get install slirp4netns"
 )
 
+NO_NAMESPACES: Final = NetworkLack(
+    reason="there are no namespaces here, so no networks either", remedy="`pybuild doctor` tells how to get some"
+)
+"""What to say where steps are run by chroot."""
+
 
 class _HelperFailedError(Exception):
     """A network could not be made with a helper."""
@@ -179,11 +184,12 @@ class PrivateNetwork:
 class PrivateNetworks:
     """The pool of the private networks of one build. Any thread may borrow; one closes, when no step runs."""
 
-    def __init__(self, helpers: tuple[Helper, ...] | None = None) -> None:
+    def __init__(self, helpers: tuple[Helper, ...] | None = None, *, lack: NetworkLack | None = None) -> None:
         """Make an empty pool.
 
         Args:
             helpers: what to try, the best first; None for those that pybuild knows.
+            lack: why there are no networks, if that is known already.
         """
         self._guard = threading.Lock()
         self._all: list[PrivateNetwork] = []
@@ -191,7 +197,7 @@ class PrivateNetworks:
         self._failures: list[NetworkLack] = []
         self._attempts = self._start_each(helpers)
         self._works: Helper | None = None
-        self._lack: NetworkLack | None = None
+        self._lack = lack
 
     def prepare(self) -> None:
         """Start making the first network, to have it ready when a step asks. Says nothing of failures."""

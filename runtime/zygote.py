@@ -327,9 +327,7 @@ def _reap(pidfd: int, pid: int, channel: socket.socket) -> None:
     channel.close()
 
 
-def _be_step(
-    descriptors: list[int], channel: socket.socket, isolation: Isolation, namespace: int | None
-) -> NoReturn:
+def _be_step(descriptors: list[int], channel: socket.socket, isolation: Isolation, namespace: int | None) -> NoReturn:
     """Become the requested step, or say why not."""
     try:
         if namespace is not None:

@@ -32,6 +32,7 @@ VERBS: Final[Mapping[str, str]] = {
     "logout": "Forget the credentials of a registry",
     "prune": "Remove what is no longer needed",
     "df": "Show what the store holds and its size",
+    "doctor": "Tell what this machine allows, and what would help",
 }
 """The verbs and what each does, in the order of the help."""
 
@@ -40,7 +41,6 @@ _LATER: Final[Mapping[str, frozenset[str]]] = {
         [
             "--cache-from",
             "--cache-to",
-            "--isolation",
             "--attest",
             "--provenance",
             "--sbom",
@@ -82,7 +82,6 @@ _LATER: Final[Mapping[str, frozenset[str]]] = {
             "--security-opt",
             "--read-only",
             "--tmpfs",
-            "--isolation",
         ]
     ),
 }
@@ -381,6 +380,7 @@ def _build_parser() -> Parser:
         help="Folder of device files for RUN --device, the last counts most (default: /etc/cdi, /var/run/cdi, "
         "/etc/buildkit/cdi)",
     )
+    _add_isolation(steps)
     steps.add_argument("--jobs", metavar="N", help="Steps that run at the same time (default: processors)")
     cache = parser.add_argument_group("Cache and registries")
     cache.add_argument("--no-cache", action="store_true", help="Run every step")
@@ -424,6 +424,7 @@ def _run_parser() -> Parser:
     )
     _add_list(parser, "--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts")
     _add_list(parser, "-v", "--volume", metavar="SOURCE:TARGET[:ro]", help="Show a folder of the host inside")
+    _add_isolation(parser)
     parser.add_argument("--shm-size", metavar="SIZE", help="Size of /dev/shm (default: 64m)")
     _add_list(parser, "--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit of the command")
     parser.add_argument("-i", "--interactive", action="store_true", help="Pass standard input on")
@@ -586,6 +587,13 @@ def _prune_parser() -> Parser:
     return parser
 
 
+def _doctor_parser() -> Parser:
+    parser = Parser("doctor", "", examples=("pybuild doctor", "pybuild doctor --json"))
+    parser.add_argument("--json", action="store_true", help="Print it as JSON")
+    parser.add_common()
+    return parser
+
+
 def _df_parser() -> Parser:
     parser = Parser("df", "", examples=("pybuild df -v",))
     parser.add_argument("-v", "--verbose", action="store_true", help="Show every image and cache record")
@@ -611,6 +619,7 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = {
     "logout": _logout_parser,
     "prune": _prune_parser,
     "df": _df_parser,
+    "doctor": _doctor_parser,
 }
 
 _Container = argparse._ActionsContainer  # noqa: SLF001
@@ -618,6 +627,14 @@ _Container = argparse._ActionsContainer  # noqa: SLF001
 
 def _add_list(container: _Container, *names: str, **settings: Any) -> None:
     container.add_argument(*names, action="append", default=[], **settings)
+
+
+def _add_isolation(container: _Container) -> None:
+    container.add_argument(
+        "--isolation",
+        metavar="NAME",
+        help="auto (default), subids, single-id, chroot or none; `pybuild doctor` tells what this place allows",
+    )
 
 
 def _add_insecure(container: _Container) -> None:

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.cli.environment import Environment
-    from builder.request import Annotation, BuildRequest, DeviceGrant, NetworkMode, Output, OutputType, SecretSource, SshSource
+    from builder.request import (
+        Annotation,
+        BuildRequest,
+        DeviceGrant,
+        NetworkMode,
+        Output,
+        OutputType,
+        SecretSource,
+        SshSource,
+    )
     from registry.content.compression import Compression
     from registry.oci.platform import Platform
     from registry.oci.reference import Reference

@@ -17,8 +17,13 @@ from builder.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runtime.isolation import Choice
+
 DEFAULT_LOG_LINES = 6
 """Lines of a running step that the terminal view shows, as BuildKit does."""
+
+ISOLATIONS: tuple[Choice, ...] = ("auto", "subids", "single-id", "chroot", "none")
+"""What `--isolation` takes, best first."""
 
 _SYSTEM_CONFIGURATION = Path("/etc/containers")
 _DEFAULT_SIZE = (80, 24)
@@ -114,6 +119,18 @@ class Environment:
         if self.home is not None:
             return self.home / ".local" / "share" / "pybuild"
         return _make_private_folder(Path(f"/var/tmp/pybuild-{self.uid}"), self.uid)  # noqa: S108  (its owner is checked)
+
+    def isolation(self, option: str | None = None) -> Choice:
+        """Return how steps are kept apart: *option*, `$PYBUILD_ISOLATION`, else `auto`.
+
+        Raises:
+            UsageError: there is no such isolation.
+        """
+        chosen = option or self.variables.get("PYBUILD_ISOLATION") or "auto"
+        for known in ISOLATIONS:
+            if chosen == known:
+                return known
+        raise UsageError(f"unknown isolation: `{chosen}`", hint=f"one of {', '.join(ISOLATIONS)}")
 
     def auth_files(self) -> tuple[Path, ...]:
         """Return the files with credentials, the one that counts most first; none of them has to exist.

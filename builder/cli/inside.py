@@ -1,52 +1,78 @@
-"""The part of a command that runs inside the namespace."""
+"""The part of a command that needs the trees of images: in a namespace, or where there are none without."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from builder.store import Store
+    from runtime.isolation import Choice
     from runtime.zygote import Isolation, Zygote
 
 
-ISOLATION_VARIABLE = "PYBUILD_ISOLATION"
-"""Names how steps are parted from the builder: auto (what works), namespaces, chroot."""
-
-
-def run_inside(store: Store, body: Callable[[Zygote], int]) -> int:
-    """Run *body* inside a user, mount and PID namespace, or where there are none without, and return its exit code.
+def run_inside(store: Store, body: Callable[[Zygote], int], isolation: Choice = "auto") -> int:
+    """Run *body* where steps can be run and files of any owner be touched, and return its exit code.
 
     Errors that *body* raises are reported in there, since nothing but an exit code comes out. The process must have
     one thread, and nothing of *store* in use.
 
+    Args:
+        store: whose files are touched.
+        body: what to do.
+        isolation: the one to take; `auto` takes the best that this place allows.
+
     Raises:
-        SandboxError: steps can be run neither way.
+        SandboxError: this place does not allow it.
     """
     from runtime.errors import HostUnsupportedError  # noqa: PLC0415  not for builds that are cached
-    from runtime.namespace import run_in_namespace, run_in_place  # noqa: PLC0415  as above
+    from runtime.namespace import run_in_namespace  # noqa: PLC0415  as above
 
-    wanted = os.environ.get(ISOLATION_VARIABLE, "auto")
     store.before_fork()
-    if wanted == "chroot":
-        obstacle = _find_obstacle(store)
-        if obstacle is not None:
-            raise HostUnsupportedError("the isolation `chroot`", obstacle)
-        return run_in_place(lambda: _work(store, body, "chroot"))
+    match isolation:
+        case "none":
+            raise HostUnsupportedError(
+                "what is left to do", "isolation `none` runs no steps and unpacks nothing", hint="leave out --isolation"
+            )
+        case "chroot":
+            return _run_in_place(store, body)
+        case "subids":
+            return run_in_namespace(lambda: _work(store, body, "namespaces"), ids="ranges")
+        case "single-id":
+            return run_in_namespace(lambda: _work(store, body, "namespaces"), ids="single")
+        case "auto":
+            pass
     try:
         return run_in_namespace(lambda: _work(store, body, "namespaces"))
-    except HostUnsupportedError:
-        if wanted != "auto" or _find_obstacle(store) is not None:
+    except HostUnsupportedError as refusal:
+        if find_chroot_obstacle(store.temporary) is not None:
+            refusal.hint = (
+                f"{refusal.hint}\n      `pybuild doctor` tells what else was tried" if refusal.hint else _DOCTOR
+            )
             raise
+    return _run_in_place(store, body)
+
+
+_DOCTOR = "`pybuild doctor` tells what was tried, and what would help"
+
+
+def find_chroot_obstacle(folder: Path) -> str | None:
+    """Tell why steps cannot be run by chroot here, None if they can."""
+    from runtime.chroot import find_obstacle  # noqa: PLC0415  only where it is asked for or namespaces are refused
+
+    return find_obstacle(folder)
+
+
+def _run_in_place(store: Store, body: Callable[[Zygote], int]) -> int:
+    from runtime.errors import HostUnsupportedError  # noqa: PLC0415  as in run_inside
+    from runtime.namespace import run_in_place  # noqa: PLC0415  as in run_inside
+
+    obstacle = find_chroot_obstacle(store.temporary)
+    if obstacle is not None:
+        raise HostUnsupportedError("the isolation `chroot`", obstacle, hint=_DOCTOR)
     return run_in_place(lambda: _work(store, body, "chroot"))
-
-
-def _find_obstacle(store: Store) -> str | None:
-    from runtime.chroot import find_obstacle  # noqa: PLC0415  as above
-
-    return find_obstacle(store.temporary)
 
 
 def _work(store: Store, body: Callable[[Zygote], int], isolation: Isolation) -> int:

@@ -8,13 +8,14 @@ import time
 from typing import TYPE_CHECKING
 
 from builder.events import EventSink, Warned
-from runtime.networks import PrivateNetworks
+from runtime.networks import NO_NAMESPACES, PrivateNetworks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from builder.plan.graph import RunCommand
     from runtime.networks import NetworkLack, PrivateNetwork
+    from runtime.zygote import Zygote
 
 
 class StepNetworks:
@@ -25,9 +26,9 @@ class StepNetworks:
         pool: what networks come from.
     """
 
-    def __init__(self, sink: EventSink, pool: PrivateNetworks | None = None) -> None:
+    def __init__(self, sink: EventSink, pool: PrivateNetworks) -> None:
         self._sink = sink
-        self._pool = PrivateNetworks() if pool is None else pool
+        self._pool = pool
         self._guard = threading.Lock()
         self._told = False
 
@@ -59,6 +60,12 @@ class StepNetworks:
             told, self._told = self._told, True
         if not told:
             self._sink(Warned(vertex=None, message=describe_lack(lack, "steps run"), time=time.time()))
+
+
+def networks_of(zygote: Zygote | None) -> PrivateNetworks:
+    """Make the pool for steps of a zygote: one of nothing where it runs them without namespaces."""
+    is_confined = zygote is None or zygote.isolation == "namespaces"
+    return PrivateNetworks(lack=None if is_confined else NO_NAMESPACES)
 
 
 def describe_lack(lack: NetworkLack, who: str) -> str:

@@ -149,7 +149,7 @@ class Solver:
         left = [vertex for vertex in self._vertices if vertex.digest not in self._results]
         try:
             if any(isinstance(vertex.op, RunCommand) and vertex.op.network == "default" for vertex in left):
-                self._prepare_networks()
+                self._prepare_networks(zygote)
             if left:
                 self._run_parallel(left, zygote, jobs)
         finally:
@@ -367,10 +367,10 @@ class Solver:
         self._keep(vertex, content_key, by_content, layer)
         return self._keep(vertex, key, ingredients, layer)
 
-    def _prepare_networks(self) -> None:
-        from builder.solve.networks import StepNetworks  # noqa: PLC0415  a build that is cached runs nothing
+    def _prepare_networks(self, zygote: Zygote | None) -> None:
+        from builder.solve.networks import StepNetworks, networks_of  # noqa: PLC0415  a build that is cached runs nothing
 
-        self._step_networks = StepNetworks(self._sink)
+        self._step_networks = StepNetworks(self._sink, networks_of(zygote))
         self._step_networks.prepare()
 
     def _lent_network(self, op: RunCommand) -> AbstractContextManager[PrivateNetwork | None]:

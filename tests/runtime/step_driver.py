@@ -95,7 +95,7 @@ def main() -> int:
         return 0
 
     try:
-        return run_in_namespace(body, single_id=request["single_id"])
+        return run_in_namespace(body, ids="single" if request["single_id"] else "best")
     except HostUnsupportedError as error:
         sys.stderr.write(error.message)
         return 4

@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             renderer.close(error)
             raise
         if needs_namespace:
-            return run_inside(store, lambda zygote: _finish(build, zygote, renderer, arguments, request))
+            isolation = environment.isolation(arguments.isolation)
+            return run_inside(store, lambda zygote: _finish(build, zygote, renderer, arguments, request), isolation)
         return _finish(build, None, renderer, arguments, request)
 
 

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     """Show sizes as the file system counts them; snapshots are looked into from inside the namespace."""
     with Store(environment.root(arguments.root)) as store:
         if store.snapshots.names() or cache_mounts(store.root):
-            return run_inside(store, partial(_show, arguments, store))
+            return run_inside(store, partial(_show, arguments, store), environment.isolation())
         return _show(arguments, store, None)
 
 

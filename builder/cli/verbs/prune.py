@@ -31,7 +31,8 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     if not arguments.force and not _confirmed(environment, drop_records=drop_records):
         return 1
     with Store(environment.root(arguments.root)) as store:
-        return run_inside(store, partial(_prune, store, drop_records=drop_records, used_before=used_before, keep=keep))
+        body = partial(_prune, store, drop_records=drop_records, used_before=used_before, keep=keep)
+        return run_inside(store, body, environment.isolation())
 
 
 def _prune(store: Store, zygote: Zygote, *, drop_records: bool, used_before: float, keep: int) -> int:

@@ -15,7 +15,7 @@ from builder.errors import UsageError
 from builder.image.assemble import Layer
 from builder.plan.image_state import DEFAULT_PATH, parse_environ
 from builder.solve.filesystem import FileSystems
-from builder.solve.networks import describe_lack
+from builder.solve.networks import describe_lack, networks_of
 from builder.solve.ops.resolver import resolv_conf
 from builder.solve.ops.run import hosts_file
 from builder.store import Store
@@ -25,7 +25,6 @@ from registry.oci.platform import Platform, host_platform
 from registry.oci.reference import parse_reference
 from runtime.errors import StepSetupError
 from runtime.mounts import BindMount
-from runtime.networks import PrivateNetworks
 from runtime.sandbox import SandboxSpec, Ulimit
 
 if TYPE_CHECKING:
@@ -52,13 +51,15 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         specify = partial(_specify, arguments, environment, image.config)
         body = partial(_run, store, image, specify, interactive=arguments.interactive)
         if parse_network(arguments.network) != "default":
-            return run_inside(store, partial(body, None))
-        return run_inside(store, partial(_with_private_network, body))
+            inside = partial(body, None)
+        else:
+            inside = partial(_with_private_network, body)
+        return run_inside(store, inside, environment.isolation(arguments.isolation))
 
 
 def _with_private_network(body: Callable[[PrivateNetwork | None, Zygote], int], zygote: Zygote) -> int:
     """Run *body* with a network of its own, or with None and a word about it if this machine has none to give."""
-    pool = PrivateNetworks()
+    pool = networks_of(zygote)
     try:
         lack = pool.find_lack()
         if lack is not None:
