@@ -23,6 +23,8 @@ from registry.hosts import is_loopback
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_HTTPS_HINT = "use https: secrets are not sent in the clear"
+
 
 class Authorizations:
     """Knows what to say to which host.
@@ -75,7 +77,13 @@ class Authorizations:
 def file_hint(url: str) -> str:
     """Tell how to give what a server asks for before it hands out a file."""
     host = next(iter(_hosts(url)), "")
-    return f"give a token: --secret id=HTTP_AUTH_TOKEN_{host},env=TOKEN" if host else "use https to send a secret"
+    return f"give a token: --secret id=HTTP_AUTH_TOKEN_{host},env=TOKEN" if host else _HTTPS_HINT
+
+
+def repository_hint(url: str) -> str:
+    """Tell how to give what a server asks for before it hands out a repository."""
+    host = next(iter(_hosts(url)), "")
+    return f"give a token: --secret id=GIT_AUTH_TOKEN.{host},env=TOKEN" if host else _HTTPS_HINT
 
 
 def _hosts(url: str) -> tuple[str, ...]:

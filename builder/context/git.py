@@ -5,8 +5,9 @@ a checkout is made of that commit alone where the server allows it, else of all 
 
 A repository is untrusted. git runs without any configuration of the user or system, without hooks, templates and
 prompts, and may use https, http, ssh and git only; `file` and everything that starts programs is closed to it and to
-its submodules. Credentials, in an address or of the build, never reach an argument, a file, or a text: git gets them as a header, in its
-environment.
+its submodules. Credentials, in an address or of the build, never reach an argument, a file, or a text: git gets them
+as a header, in its environment, for the origin of the address alone. git would take that header along wherever a server
+sends it, so with credentials it follows no redirect; without, it does.
 
 Source: BuildKit, util/gitutil and frontend/dockerfile/dfgitutil; git-fetch(1), git(1), section "Environment Variables".
 """
@@ -20,6 +21,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
+from builder.context.authorization import repository_hint
 from builder.errors import ContextError, SourceError
 from runtime.paths import remove_tree
 
@@ -55,7 +57,7 @@ _FALSE: Final = {"0", "false", "f"}
 _DIRECTORY: Final = "checkout"
 _TIMEOUT: Final = 3600
 _ASKS_FOR_CREDENTIALS: Final = ("fatal: could not read Username", "fatal: Authentication failed")
-_DENIED_HINT: Final = "give a token: --secret id=GIT_AUTH_TOKEN,env=TOKEN"
+_REDIRECTED: Final = re.compile(r"returned error: 30[12378]\b")
 _SETTINGS: Final = f"""\
 [core]
 \thooksPath = {os.devnull}
@@ -339,10 +341,8 @@ class Git:
         except subprocess.TimeoutExpired as error:
             raise SourceError(f"git takes longer than an hour: `{source.shown}`", span=span) from error
         if done.returncode:
-            lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            said = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1] if lines else "")
-            reason = said.removeprefix("fatal: ").removeprefix("error: ") or f"git ended with {done.returncode}"
-            hint = _DENIED_HINT if said.startswith(_ASKS_FOR_CREDENTIALS) else None
+            reason, hint = _explain(source, done.stderr.decode("utf-8", "replace"))
+            reason = reason or f"git ended with {done.returncode}"
             raise SourceError(f"cannot fetch from git, {reason}: `{source.shown}`", hint=hint, span=span)
         return done.stdout.decode("utf-8", "surrogateescape")
 
@@ -362,9 +362,12 @@ class Git:
         address, authorization = split_credentials(source.url)
         if authorization := authorization or self._authorize(address):
             parts = urlsplit(address)
-            environ["GIT_CONFIG_COUNT"] = "1"
-            environ["GIT_CONFIG_KEY_0"] = f"http.{parts.scheme}://{parts.netloc}/.extraHeader"
+            origin = f"http.{parts.scheme}://{parts.netloc}/"
+            environ["GIT_CONFIG_COUNT"] = "2"
+            environ["GIT_CONFIG_KEY_0"] = f"{origin}.extraHeader"
             environ["GIT_CONFIG_VALUE_0"] = f"Authorization: {authorization}"
+            environ["GIT_CONFIG_KEY_1"] = f"{origin}.followRedirects"
+            environ["GIT_CONFIG_VALUE_1"] = "false"
         return environ
 
     def _settings(self) -> Path:
@@ -377,6 +380,18 @@ class Git:
                 text += f'[http]\n\tsslCAInfo = "{quoted}"\n'
             path.write_text(text)
         return path
+
+
+def _explain(source: GitSource, output: str) -> tuple[str, str | None]:
+    """Find in what git wrote to its standard error why it failed, and what can be done about it."""
+    lines = output.strip().splitlines()
+    said = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1] if lines else "")
+    reason = said.removeprefix("fatal: ").removeprefix("error: ")
+    if said.startswith(_ASKS_FOR_CREDENTIALS):
+        return reason, repository_hint(source.url)
+    if _REDIRECTED.search(said):
+        return reason, "it is somewhere else by now, where credentials do not follow; write the new address"
+    return reason, None
 
 
 def _candidates(ref: str) -> tuple[str, ...]:

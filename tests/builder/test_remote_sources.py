@@ -39,6 +39,7 @@ class Workshop:
         self.context.mkdir()
         self.events = []
         self.online = True
+        self.path = "/usr/bin:/bin"
         self._clock = (f"2026-01-01T00:00:{second:02}Z" for second in itertools.count())
 
     def build(self, text=None, context=None, **wishes):
@@ -51,7 +52,7 @@ class Workshop:
             build_platform=LINUX,
             dockerfile_text=text,
             compression=Compression(),
-            git_environ={"PATH": "/usr/bin:/bin"},
+            git_environ={"PATH": self.path},
             **wishes,
         )
         build = Build(request, self.store, self.events.append, connect=self._connect, now=lambda: next(self._clock))
@@ -346,6 +347,56 @@ def test_repository_is_opened_by_a_secret(workshop, web, repository, suffix, kin
     assert not [name for name, (_, content) in entries.items() if b"hunter2" in content]
 
 
+def test_secret_of_a_repository_is_in_no_argument(workshop, web, repository, tmp_path):
+    """What speaks as hosts do is fetched with it, and no command line of git has it."""
+    log = tmp_path / "log"
+    wrapper = tmp_path / "bin" / "git"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec /usr/bin/git "$@"\n')
+    wrapper.chmod(0o755)
+    workshop.path = f"{wrapper.parent}:{workshop.path}"
+    repository.serve_to(web.git / "r.git")
+    header = f"Basic {base64.b64encode(b'x-access-token:hunter2').decode()}"
+    web.locked["/smart/"] = header
+    text = f"FROM scratch\nADD {web.url}/smart/r.git /d/"
+    image = workshop.build(text, secrets=(secret("GIT_AUTH_TOKEN", b"hunter2"),))
+
+    assert workshop.entries(image)["d/a"][1] == b"one"
+    assert "fetch" in log.read_text()
+    assert "hunter2" not in log.read_text()
+    assert header.removeprefix("Basic ") not in log.read_text()
+
+
+@pytest.mark.parametrize("userinfo", ["", "me:hunter2@"])
+@pytest.mark.parametrize("kind", ["git", "smart"])
+def test_credentials_of_a_repository_do_not_follow_a_redirect(workshop, web, repository, userinfo, kind):
+    """Git would send them to whom a server names; without credentials it goes there."""
+    repository.serve_to(web.git / "r.git")
+    other = f"http://localhost:{web.address.rpartition(':')[2]}"
+    web.redirects["/old.git/info/refs"] = f"{other}/{kind}/r.git/info/refs?service=git-upload-pack"
+    secrets = () if userinfo else (secret("GIT_AUTH_TOKEN", b"hunter2"),)
+    with pytest.raises(SourceError, match="returned error: 302") as raised:
+        workshop.build(f"FROM scratch\nADD http://{userinfo}{web.address}/old.git /d/", secrets=secrets)
+
+    assert raised.value.hint.endswith("write the new address")
+    assert {path for path, _, header in web.requests if header} == {"/old.git/info/refs"}
+    assert workshop.entries(workshop.build(f"FROM scratch\nADD {web.url}/old.git /d/"))["d/a"][1] == b"one"
+
+
+def test_credentials_of_a_repository_do_not_reach_submodules_elsewhere(workshop, web, repository):
+    """A submodule of the same origin gets them, one of another does not."""
+    repository.serve_to(web.git / "m.git")
+    other = f"http://localhost:{web.address.rpartition(':')[2]}"
+    repository.add_submodules({"own": f"{web.url}/smart/m.git", "foreign": f"{other}/git/m.git"})
+    repository.serve_to(web.git / "top.git")
+    web.locked["/smart/"] = "Secret hunter2"
+    text = f"FROM scratch\nADD {web.url}/smart/top.git /d/"
+    entries = workshop.entries(workshop.build(text, secrets=(secret("GIT_AUTH_HEADER", b"Secret hunter2"),)))
+
+    assert (entries["d/own/a"][1], entries["d/foreign/a"][1]) == (b"one", b"one")
+    assert {header for path, _, header in web.requests if path.startswith("/git/")} == {None}
+
+
 def test_locked_repository_says_which_secret_opens_it(workshop, web, repository):
     """Where git would ask for a password, the message names the secret."""
     repository.serve_to(web.git / "r.git")
@@ -353,7 +404,7 @@ def test_locked_repository_says_which_secret_opens_it(workshop, web, repository)
     with pytest.raises(SourceError, match=r"could not read Username|Authentication failed") as raised:
         workshop.build(f"FROM scratch\nADD {web.url}/git/r.git /d/")
 
-    assert raised.value.hint == "give a token: --secret id=GIT_AUTH_TOKEN,env=TOKEN"
+    assert raised.value.hint == f"give a token: --secret id=GIT_AUTH_TOKEN.{web.address},env=TOKEN"
 
 
 # Times

@@ -47,6 +47,16 @@ class Repository:
         self.git("commit", "--quiet", "--allow-empty", "-m", message)
         return self.git("rev-parse", "HEAD")
 
+    def add_submodules(self, urls):
+        """Commit submodules (path to address) of the commit of this repository, without fetching them."""
+        commit = self.git("rev-parse", "HEAD")
+        lines = [f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n' for path, url in urls.items()]
+        (self.folder / ".gitmodules").write_text("".join(lines))
+        self.git("add", ".gitmodules")
+        for path in urls:
+            self.git("update-index", "--add", "--cacheinfo", f"160000,{commit},{path}")
+        self.git("commit", "--quiet", "-m", "submodules")
+
     @property
     def time(self):
         return self._time

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -9,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 
 
 class WebServer:
-    """Serves *files* (path to bytes) and, below `/git/`, the folder *git* as plain files.
+    """Serves *files* (path to bytes) and the folder *git*: below `/git/` as plain files, below `/smart/` as hosts do.
 
     *modified* gives the Last-Modified of a path in seconds, *redirects* the Location of one. *requests* notes method,
     path, status and the Authorization header of each request. Paths that begin as a key of *locked* want its header.
@@ -29,6 +31,9 @@ class WebServer:
             def do_GET(self):
                 server.answer(self)
 
+            def do_POST(self):
+                server.answer(self)
+
             def log_message(self, *arguments):
                 pass
 
@@ -45,7 +50,10 @@ class WebServer:
 
     def answer(self, handler):
         path = handler.path.partition("?")[0]
+        sent = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
         status, headers, body = self._find(path, handler.headers)
+        if status == 200 and path.startswith("/smart/"):
+            status, headers, body = self._ask_git(handler, sent)
         self.requests.append((path, status, handler.headers.get("Authorization")))
         handler.send_response(status)
         for name, value in headers.items():
@@ -60,6 +68,8 @@ class WebServer:
             return 401, {"WWW-Authenticate": "Basic"}, b"who are you?"
         if path in self.redirects:
             return 302, {"Location": self.redirects[path]}, b""
+        if path.startswith("/smart/"):
+            return 200, {}, b""
         if self.git is not None and path.startswith("/git/"):
             file = self.git / path.removeprefix("/git/")
             return (200, {}, file.read_bytes()) if file.is_file() else (404, {}, b"")
@@ -74,6 +84,26 @@ class WebServer:
         if "Last-Modified" in given and given["Last-Modified"] == headers.get("If-Modified-Since"):
             return 304, given, b""
         return 200, given, body
+
+    def _ask_git(self, handler, sent):
+        """Have git-http-backend(1) answer a request."""
+        path, _, query = handler.path.partition("?")
+        environ = {
+            "PATH": os.environ["PATH"],
+            "GIT_PROJECT_ROOT": str(self.git),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "PATH_INFO": path.removeprefix("/smart"),
+            "QUERY_STRING": query,
+            "REQUEST_METHOD": handler.command,
+            "CONTENT_TYPE": handler.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(sent)),
+            "HTTP_CONTENT_ENCODING": handler.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": handler.headers.get("Git-Protocol", ""),
+        }
+        done = subprocess.run(["git", "http-backend"], input=sent, env=environ, capture_output=True, check=True)
+        head, _, body = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+        return int(headers.pop("Status", "200").split()[0]), headers, body
 
     def __enter__(self):
         self._thread.start()
