@@ -365,7 +365,7 @@ def _build_parser() -> Parser:
         steps,
         "--ssh",
         metavar="ID[=SOCKET|KEY,…]",
-        help="Agent or keys for RUN --mount=type=ssh; default is the agent of $SSH_AUTH_SOCK",
+        help="Agent or keys for RUN --mount=type=ssh and git; default is the agent of $SSH_AUTH_SOCK",
     )
     _add_list(
         steps,

@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shlex
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from builder.request import SshSource
     from builder.source import Span
 
 PROTOCOLS: Final = ("https", "http", "ssh", "git")
@@ -57,6 +59,7 @@ _FALSE: Final = {"0", "false", "f"}
 _DIRECTORY: Final = "checkout"
 _TIMEOUT: Final = 3600
 _ASKS_FOR_CREDENTIALS: Final = ("fatal: could not read Username", "fatal: Authentication failed")
+_SSH_FAILED: Final = "fatal: Could not read from remote repository."
 _REDIRECTED: Final = re.compile(r"returned error: 30[12378]\b")
 _SETTINGS: Final = f"""\
 [core]
@@ -200,6 +203,7 @@ class Git:
         protocols: what may be used to reach repositories.
         telling: tells of a fetch for the time of a block.
         authorize: gives the Authorization header for an address, empty if there is none.
+        ssh: the agent or the keys for ssh; None for those that ssh finds by itself.
     """
 
     def __init__(
@@ -210,11 +214,13 @@ class Git:
         protocols: Sequence[str] = PROTOCOLS,
         telling: Callable[[str], AbstractContextManager[object]] = nullcontext,
         authorize: Callable[[str], str] = lambda _: "",
+        ssh: SshSource | None = None,
     ) -> None:
         self._folder = folder
         self._telling = telling
         self._authorize = authorize
         self._environ = {name: environ[name] for name in PASSED_VARIABLES if environ.get(name)}
+        self._environ |= _ssh_environ(ssh)
         self._authorities = environ.get("SSL_CERT_FILE", "")
         self._protocols = tuple(protocols)
         self._count = 0
@@ -353,7 +359,6 @@ class Git:
             "HOME": str(self._folder),
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_ASKPASS": "true",
-            "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": str(self._settings()),
             "GIT_ALLOW_PROTOCOL": ":".join(protocols),
@@ -382,6 +387,17 @@ class Git:
         return path
 
 
+def _ssh_environ(source: SshSource | None) -> dict[str, str]:
+    """Have git use ssh without questions, with the keys or the agent of `--ssh default` if it was given."""
+    words = ["ssh", "-o", "BatchMode=yes"]
+    if source is None:
+        return {"GIT_SSH_COMMAND": " ".join(words)}
+    words += ["-o", "IdentitiesOnly=yes"] if source.keys else []
+    words += [word for key in source.keys for word in ("-i", str(key))]
+    agent = {"SSH_AUTH_SOCK": str(source.socket)} if source.socket else {}
+    return {"GIT_SSH_COMMAND": shlex.join(words), **agent}
+
+
 def _explain(source: GitSource, output: str) -> tuple[str, str | None]:
     """Find in what git wrote to its standard error why it failed, and what can be done about it."""
     lines = output.strip().splitlines()
@@ -391,7 +407,17 @@ def _explain(source: GitSource, output: str) -> tuple[str, str | None]:
         return reason, repository_hint(source.url)
     if _REDIRECTED.search(said):
         return reason, "it is somewhere else by now, where credentials do not follow; write the new address"
+    if said == _SSH_FAILED and (before := lines[: lines.index(said)]):
+        return _explain_ssh(before[-1])
     return reason, None
+
+
+def _explain_ssh(said: str) -> tuple[str, str | None]:
+    if said.startswith("Host key verification failed"):
+        return "the key of the host is not known to ssh", "add it to ~/.ssh/known_hosts, after a look at it"
+    if "Permission denied" in said:
+        return "the host takes no key of yours", "give one that it takes: --ssh default=FILE, or add it to your agent"
+    return said, None
 
 
 def _candidates(ref: str) -> tuple[str, ...]:

@@ -60,7 +60,8 @@ class Sources:
             folder = self._store.temporary / f"fetched-{os.urandom(4).hex()}"
             folder.mkdir(mode=0o700)
             known = Authorizations(Secrets(self._request.secrets).find)
-            git = Git(folder, self._request.git_environ, telling=self._telling, authorize=known.for_repository)
+            ssh = next((source for source in reversed(self._request.ssh) if source.id == "default"), None)
+            git = Git(folder, self._request.git_environ, telling=self._telling, authorize=known.for_repository, ssh=ssh)
             self._network = Network(folder, self._store.blobs, self._store.state, self._downloader, git, known)
         return self._network
 

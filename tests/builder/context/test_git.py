@@ -1,11 +1,13 @@
 """Addresses of repositories, and git kept in bounds."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from builder.context.git import Git, GitSource, is_git_url, parse_git_url
 from builder.errors import BuildError, ContextError, SourceError
+from builder.request import SshSource
 from tests.fakes.git_repository import Repository
 
 ENVIRON = {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}
@@ -157,3 +159,57 @@ def test_missing_reference_is_named(git, repository):
     """And the address without what may be secret."""
     with pytest.raises(BuildError, match="repository does not contain ref nothing: `file://"):
         git.checkout(parse_git_url(f"file://{repository.folder}#nothing"))
+
+
+@pytest.fixture
+def ssh(tmp_path):
+    """Give a folder whose `ssh` notes its words and agent, and runs the command here."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "ssh"
+    program.write_text(
+        f'#!/bin/sh\necho "$SSH_AUTH_SOCK $*" >> {folder}/log\nfor last; do :; done\n'
+        f'[ -e {folder}/says ] && cat {folder}/says >&2 && exit 255\nexec sh -c "$last"\n'
+    )
+    program.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (None, "/agent -o BatchMode=yes "),
+        (SshSource("default", socket=Path("/other agent")), "/other agent -o BatchMode=yes "),
+        (
+            SshSource("default", keys=(Path("/k 1"), Path("/k2"))),
+            "/agent -o BatchMode=yes -o IdentitiesOnly=yes -i /k 1 -i /k2 ",
+        ),
+    ],
+    ids=["nothing", "socket", "keys"],
+)
+def test_ssh_uses_what_the_build_was_given(repository, ssh, tmp_path, source, expected):
+    """`--ssh default` names the agent or the keys; without it ssh finds them by itself."""
+    environ = {"PATH": f"{ssh}:{ENVIRON['PATH']}", "SSH_AUTH_SOCK": "/agent"}
+    git = Git(tmp_path, environ, ssh=source)
+    found = git.checkout(parse_git_url(f"git@example.com:{repository.folder}"))
+
+    assert (found.top / "a").read_text() == "one"
+    lines = (ssh / "log").read_text().splitlines()
+    assert all(line.startswith(expected) and " git@example.com git-upload-pack " in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "hint"),
+    [
+        ("Host key verification failed.", "the key of the host is not known to ssh", "known_hosts"),
+        ("git@h: Permission denied (publickey).", "the host takes no key of yours", "--ssh default=FILE"),
+        ("ssh: Could not resolve hostname h", "Could not resolve hostname h", ""),
+    ],
+)
+def test_failure_of_ssh_is_told_instead_of_that_of_git(ssh, tmp_path, said, message, hint):
+    """Git says that it could not read, ssh says why."""
+    (ssh / "says").write_text(f"{said}\n")
+    with pytest.raises(SourceError, match=message) as raised:
+        Git(tmp_path, {"PATH": f"{ssh}:{ENVIRON['PATH']}"}).resolve(parse_git_url("git@h:o/x.git"))
+
+    assert hint in (raised.value.hint or "")
