@@ -279,9 +279,8 @@ def _parse_build_args(texts: Sequence[str], environment: Environment) -> dict[st
             values[name] = value
         elif name in environment.variables:
             values[name] = environment.variables[name]
-    epoch = environment.source_date_epoch()
-    if epoch is not None:
-        values.setdefault("SOURCE_DATE_EPOCH", str(epoch))
+    if epoch := environment.variables.get("SOURCE_DATE_EPOCH"):
+        values.setdefault("SOURCE_DATE_EPOCH", epoch)
     return values
 
 

@@ -214,20 +214,6 @@ class Environment:
         text = self.variables.get("BUILDKIT_TTY_LOG_LINES", "")
         return min(int(text), 1000) if text.isascii() and text.isdigit() and len(text) < 10 else DEFAULT_LOG_LINES
 
-    def source_date_epoch(self) -> int | None:
-        """Return `$SOURCE_DATE_EPOCH` in seconds, or None.
-
-        Raises:
-            UsageError: it is not a whole number of seconds.
-        """
-        text = self.variables.get("SOURCE_DATE_EPOCH")
-        if not text:
-            return None
-        if not (text.isascii() and text.isdigit()):
-            hint = "set it to whole seconds since 1970, e.g. `git log -1 --format=%ct`"
-            raise UsageError(f"SOURCE_DATE_EPOCH is not a number of seconds: `{text}`", hint=hint)
-        return int(text)
-
     def platform(self) -> str | None:
         """Return `$DOCKER_DEFAULT_PLATFORM`, or None."""
         return self.variables.get("DOCKER_DEFAULT_PLATFORM") or None

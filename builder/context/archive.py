@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from builder.context.walk import shown
 from builder.errors import ContextError
-from registry.errors import RegistryError
+from registry.errors import LayerDamagedError, RegistryError
 from runtime.errors import LayerError
 from runtime.layers.entry import Entry, EntryKind
 from runtime.paths import mkdirs_in_root, open_in_root, remove_tree
@@ -51,7 +51,7 @@ def unpack_context(stream: BinaryIO, root_fd: int, *, subject: str) -> int | Non
         subject: what the user knows the archive by, for errors.
 
     Returns:
-        The time of its newest member in seconds, None if it is empty.
+        The time of its newest file in seconds, None if it has none.
 
     Raises:
         ContextError: the archive is damaged, holds what a context cannot hold, or cannot be written.
@@ -66,7 +66,7 @@ def unpack_context(stream: BinaryIO, root_fd: int, *, subject: str) -> int | Non
         for member in read_archive(open_archive(stream)):
             entry = member.entry
             path = entry.path
-            newest = entry.mtime if newest is None else max(newest, entry.mtime)
+            newest = _newer(newest, entry)
             if not path:
                 continue
             _unpack(member, root_fd)
@@ -82,6 +82,31 @@ def unpack_context(stream: BinaryIO, root_fd: int, *, subject: str) -> int | Non
     except OSError as error:
         raise _cannot_write(error, path, subject) from error
     return newest
+
+
+def find_newest(stream: BinaryIO) -> int | None:
+    """Find the time of the newest file of a tar, compressed or not, in seconds; None if it has none or is no tar.
+
+    Args:
+        stream: only `read(n)` is used.
+    """
+    from registry.content.layer_stream import open_archive  # noqa: PLC0415  compressors are slow to load
+    from runtime.layers.read import read_archive  # noqa: PLC0415  only archives need it
+
+    newest: int | None = None
+    try:
+        for member in read_archive(open_archive(stream)):
+            newest = _newer(newest, member.entry)
+    except (LayerDamagedError, LayerError, EOFError):
+        return None
+    return newest
+
+
+def _newer(newest: int | None, entry: Entry) -> int | None:
+    """Return the later of two times; only files count. Source: BuildKit, dockerfile2llb/epoch.go."""
+    if entry.kind not in {EntryKind.FILE, EntryKind.HARDLINK}:
+        return newest
+    return entry.mtime if newest is None else max(newest, entry.mtime)
 
 
 def _cannot_write(error: OSError, path: bytes, subject: str) -> ContextError:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from builder.context.archive import looks_like_archive, unpack_context
+from builder.context.archive import find_newest, looks_like_archive, unpack_context
 from builder.context.authorization import file_hint
 from builder.context.git import GitSource, is_git_url, parse_git_url
 from builder.context.local import DEFAULT_NAMES, MAXIMUM_SIZE, Selections
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from builder.context.authorization import Authorizations
-    from builder.context.git import Git
+    from builder.context.git import Checkout, Git
     from registry.content.store import BlobStore
     from registry.download import Downloaded
 
@@ -159,6 +159,7 @@ class Network:
         self._authorizations = authorizations
         self._downloader: Downloader | None = None
         self._bodies: dict[tuple[str, str], Body] = {}
+        self._checkouts: dict[GitSource, Checkout] = {}
         self._opened: dict[tuple[RemoteSource, tuple[str, ...]], Selection] = {}
         self._fds: list[int] = []
         self._count = 0
@@ -231,7 +232,7 @@ class Network:
 
     def open_checkout(self, source: GitSource, span: Span | None) -> tuple[int, int]:
         """Check a repository out; return the wanted directory, which stays ours, and the time of the commit."""
-        checkout = self.git.checkout(source, span=span)
+        checkout = self._check_out(source, span)
         top = self._open(checkout.top)
         if not source.subdir:
             return top, checkout.time
@@ -247,14 +248,21 @@ class Network:
         return fd, checkout.time
 
     def time(self, source: RemoteSource, span: Span | None) -> int | None:
-        """Find out when a source was made, in seconds; None if its server does not say.
+        """Find out when a source was made, in seconds; None if nothing says so.
+
+        A repository has the time of its commit, a file that of its server, else that of its newest file if it is a tar.
 
         Raises:
             SourceError: it cannot be had.
         """
         if isinstance(source, GitSource):
-            return self.git.checkout(source, span=span).time
-        return self.ask(source, span).modified or None
+            return self._check_out(source, span).time
+        body = self.ask(source, span)
+        if body.modified:
+            return body.modified
+        with self.open_body(source, body, span) as stream:
+            head, whole = peek(stream)
+            return find_newest(BufferedReader(whole)) if looks_like_archive(head) else None
 
     def make_folder(self) -> int:
         """Make an empty folder and open it; the descriptor stays ours."""
@@ -262,6 +270,11 @@ class Network:
         path = self.folder / f"source-{self._count}"
         path.mkdir(mode=0o700)
         return self._open(path)
+
+    def _check_out(self, source: GitSource, span: Span | None) -> Checkout:
+        if source not in self._checkouts:
+            self._checkouts[source] = self.git.checkout(source, span=span)
+        return self._checkouts[source]
 
     def _open(self, path: Path) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

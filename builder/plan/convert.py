@@ -13,11 +13,10 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from builder.dockerfile import instructions as dockerfile
-from builder.errors import DockerfileError, UsageError
+from builder.errors import DockerfileError
 from builder.plan import history_text
 from builder.plan.build_args import automatic_args, global_args, proxy_environ
 from builder.plan.check_values import (
@@ -38,9 +37,9 @@ from builder.plan.convert_metadata import (
     convert_volume,
 )
 from builder.plan.entitlements import check_entitlements, plan_devices
-from builder.plan.epoch import CONTEXT, EPOCH_ARG, parse_epoch
+from builder.plan.epoch import EPOCH_ARG, EpochNames, resolve_epoch
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
-from builder.plan.image_state import StageState, destination_path, start_from_image, start_from_scratch
+from builder.plan.image_state import SCRATCH, StageState, destination_path, start_from_image, start_from_scratch
 from builder.plan.link import is_linked
 from builder.plan.mode import Mode
 from builder.plan.scope import Scope
@@ -54,11 +53,9 @@ if TYPE_CHECKING:
     from builder.context.named import NamedContext, NamedContexts
     from builder.context.remote import RemoteSource
     from builder.dockerfile.stages import Dockerfile, Stage
-    from builder.plan.epoch import Times
     from builder.plan.mounts import PlannedMount
     from builder.request import BuildRequest
 
-SCRATCH = "scratch"
 DEFAULT_HOSTNAME = "buildkitsandbox"
 HISTORY_SUFFIX = " # buildkit"
 
@@ -95,8 +92,8 @@ def convert(
         RegistryError: a base image cannot be found.
     """
     target = source.get_target(request.target)
-    times = _list_times(source, contexts, context_time, remote_time)
-    converter = _Converter(source, request, resolve_image, target, times, checks, contexts)
+    epochs = EpochNames(source, contexts, context_time, remote_time)
+    converter = _Converter(source, request, resolve_image, target, epochs, checks, contexts)
     state = converter.stage_state(target)
     config = replace(state.config, labels={**state.config.labels, **request.labels})
     return Plan(
@@ -110,34 +107,6 @@ def convert(
     )
 
 
-def _list_times(
-    source: Dockerfile,
-    contexts: NamedContexts | None,
-    context_time: int | None,
-    remote_time: Callable[[RemoteSource, Span], int | None],
-) -> Times:
-    """List what `SOURCE_DATE_EPOCH` can name."""
-
-    def time_of(stage: Stage) -> int | None:
-        from builder.plan.remote_sources import find_lone_source  # noqa: PLC0415  most builds name no stage
-
-        scope = Scope({}, source.directives.escape, stage.span)
-        remote = find_lone_source(stage, scope.text)
-        if remote is None:
-            raise UsageError(
-                f"SOURCE_DATE_EPOCH names a stage without a time: `{stage.name}`",
-                hint="a stage has one if it is FROM scratch and one ADD from the network",
-                span=stage.span,
-            )
-        return remote_time(remote, stage.span)
-
-    return {
-        CONTEXT: lambda: context_time,
-        **{stage.name: partial(time_of, stage) for stage in source.stages if stage.name},
-        **({name: partial(contexts.time, name) for name in contexts.names()} if contexts else {}),
-    }
-
-
 class _Converter:
     def __init__(
         self,
@@ -145,7 +114,7 @@ class _Converter:
         request: BuildRequest,
         resolve_image: ResolveImage,
         target: Stage,
-        times: Times,
+        epochs: EpochNames,
         checks: PlanChecks,
         contexts: NamedContexts | None,
     ) -> None:
@@ -162,11 +131,23 @@ class _Converter:
             target=request.platform, build=request.build_platform, stage=request.target or target.name or "default"
         )
         self._global_args = global_args(source.meta_args, automatic, request.build_args, self._expand_global)
-        epoch = self._global_args.get(EPOCH_ARG, request.build_args.get(EPOCH_ARG))
-        self.epoch = parse_epoch(epoch, times)
+        self.epoch = self._resolve_epoch(epochs)
         check_from_lines(source, self._global_args, automatic, checks.warn)
         for stage in source.stages if checks.all_stages else self._reachable(target):
             self.stage_state(stage)
+
+    def _resolve_epoch(self, epochs: EpochNames) -> int | None:
+        """Find the time that counts, and let the arguments of steps say it instead of what it was named by."""
+        given = self._request.build_args
+        epoch = resolve_epoch(
+            self._global_args.get(EPOCH_ARG, given.get(EPOCH_ARG)), epochs, self._request, self._global_args
+        )
+        said = {EPOCH_ARG: "" if epoch is None else str(epoch)}
+        if EPOCH_ARG in given:
+            self._request = replace(self._request, build_args={**given, **said})
+        if EPOCH_ARG in self._global_args:
+            self._global_args |= said
+        return epoch
 
     # Stages
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from registry.content.image import Image
     from registry.oci.platform import Platform
 
+SCRATCH = "scratch"
+"""What stands after FROM where there is no image."""
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
 

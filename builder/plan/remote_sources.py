@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 
 from builder.context.git import GitSource, is_git_url, parse_git_url, with_checksum
 from builder.context.remote import UrlSource
-from builder.dockerfile import instructions as dockerfile
 from builder.errors import DockerfileError
 from registry.errors import RegistryError
 from registry.oci.digest import parse_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from builder.context.remote import RemoteSource
-    from builder.dockerfile.stages import Stage
+    from builder.dockerfile import instructions as dockerfile
 
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
 _SECRET = re.compile(r"(https?://)[^/@\s]*@", re.IGNORECASE)
@@ -67,15 +66,6 @@ def split_sources(
     if instruction.keep_git_dir and not any(isinstance(remote, GitSource) for remote in remotes):
         raise DockerfileError("--keep-git-dir requires Git sources", hint="remove --keep-git-dir", span=span)
     return local, tuple(remotes)
-
-
-def find_lone_source(stage: Stage, expand: Callable[[str], str]) -> RemoteSource | None:
-    """Find the one thing a stage consists of, if that is `FROM scratch` and an ADD from the network."""
-    match stage.instructions:
-        case [dockerfile.Add(sources=[path], files=()) as add] if stage.base.image == "scratch":
-            checksum = None if add.checksum is None else expand(add.checksum)
-            return next(iter(split_sources(add, (expand(path),), checksum)[1]), None)
-    return None
 
 
 def redact(text: str) -> str:

@@ -437,11 +437,57 @@ def test_epoch_is_that_of_a_stage_that_is_one_repository(workshop, web, reposito
     assert image.config.created == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(repository.time))
 
 
+def test_stage_of_the_epoch_is_named_in_any_case_and_may_have_args(workshop, web):
+    """Its words are expanded with the arguments of the file and its own, and steps see the time as a number."""
+    web.files["/f"], web.modified["/f"] = b"body", 1_500_000_000
+    text = (
+        f"ARG BASE=scratch\nARG SOURCE_DATE_EPOCH=SRC\nFROM $BASE AS src\nARG FILE=none\nADD {web.url}/$FILE /\n"
+        "FROM scratch\nARG SOURCE_DATE_EPOCH\n"
+    )
+    image = workshop.build(text, build_args={"FILE": "f"})
+    given = workshop.build(text, build_args={"FILE": "f", "SOURCE_DATE_EPOCH": "src"})
+
+    assert image.config.created == given.config.created == "2017-07-14T02:40:00Z"
+    for each in (image, given):
+        assert each.config.history[-1].created_by == "ARG SOURCE_DATE_EPOCH=1500000000"
+
+
+def test_epoch_of_an_archive_is_that_of_its_newest_file(workshop, web):
+    """Where the server says no time, the files of a tar do; what is no tar has none."""
+    web.files["/t.tar.gz"], web.files["/f"] = make_tar({"a": b"x"}, "w:gz"), b"\x1f\x8b no gzip"
+    of_tar = workshop.build(STAGE.format(address=f"{web.url}/t.tar.gz"), build_args={"SOURCE_DATE_EPOCH": "src"})
+    of_file = workshop.build(STAGE.format(address=f"{web.url}/f"), build_args={"SOURCE_DATE_EPOCH": "src"})
+
+    assert of_tar.config.created == "2020-09-13T12:26:40Z"
+    assert of_file.config.created is None
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "FROM scratch AS src",
+        "FROM src0 AS src\nADD {url}/f /",
+        "FROM scratch AS src\nADD {url}/f /\nADD {url}/f /g",
+        "FROM scratch AS src\nADD {url}/f {url}/f /d/",
+        "FROM scratch AS src\nCOPY a /",
+        "FROM scratch AS src\nADD a /",
+    ],
+)
+def test_stage_with_other_things_has_no_time(workshop, web, stage):
+    """The message shows the stage, and what it would have to be."""
+    web.files["/f"] = b"body"
+    text = f"FROM scratch AS src0\n{stage.format(url=web.url)}\nFROM scratch\nLABEL a=b\n"
+    with pytest.raises(UsageError, match="names a stage without a time: `src`") as raised:
+        workshop.build(text, build_args={"SOURCE_DATE_EPOCH": "src"})
+
+    assert raised.value.span.line == 2
+
+
 def test_epoch_is_that_of_a_named_context(workshop, web):
-    """A tar has the time of its server, else of its newest member; a folder has none."""
+    """It comes before a stage of its name; a folder has no time."""
     web.files["/c.tar"] = make_tar({"a": b"x"})
     contexts = {"src": f"{web.url}/c.tar", "folder": workshop.context}
-    text = "FROM scratch\nLABEL a=b\n"
+    text = "FROM scratch AS Src\nRUN false\nFROM scratch\nLABEL a=b\n"
     of_tar = workshop.build(text, build_contexts=contexts, build_args={"SOURCE_DATE_EPOCH": "src"})
     of_folder = workshop.build(text, build_contexts=contexts, build_args={"SOURCE_DATE_EPOCH": "folder"})
 

@@ -149,6 +149,8 @@ def test_build_dockerfile_may_come_through_standard_input(context):
 def test_build_takes_the_epoch_from_the_environment(context):
     """SOURCE_DATE_EPOCH becomes a build argument unless one is given."""
     assert _parse(context, SOURCE_DATE_EPOCH="5").build_args == {"SOURCE_DATE_EPOCH": "5"}
+    assert _parse(context, SOURCE_DATE_EPOCH="context").build_args == {"SOURCE_DATE_EPOCH": "context"}
+    assert _parse(context, SOURCE_DATE_EPOCH="").build_args == {}
     given = _parse(context, "--build-arg", "SOURCE_DATE_EPOCH=6", SOURCE_DATE_EPOCH="5")
     assert given.build_args == {"SOURCE_DATE_EPOCH": "6"}
 

@@ -131,14 +131,6 @@ def test_log_lines_are_read_from_the_environment(text, lines):
     assert _environment(BUILDKIT_TTY_LOG_LINES=text).log_lines() == lines
 
 
-def test_source_date_epoch_is_seconds():
-    """The variable is whole seconds; anything else is refused with what to write."""
-    assert _environment().source_date_epoch() is None
-    assert _environment(SOURCE_DATE_EPOCH="0").source_date_epoch() == 0
-    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH is not a number of seconds: `today`"):
-        _environment(SOURCE_DATE_EPOCH="today").source_date_epoch()
-
-
 @pytest.mark.parametrize(
     ("tty", "variables", "color"),
     [
