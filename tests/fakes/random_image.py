@@ -5,18 +5,20 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from registry.content.image import Image
 from registry.content.local import LocalBlobStore
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import digest_of
 from registry.oci.image_config import ImageConfig
-from registry.oci.manifest import Index, Manifest
-from registry.oci.media_types import OCI_CONFIG, OCI_LAYER
+from registry.oci.manifest import Index
+from registry.oci.media_types import OCI_LAYER
 from registry.oci.platform import Platform
+from tests.fakes.image import compose_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from registry.content.image import Image
 
 AMD64 = Platform("linux", "amd64")
 ARM64 = Platform("linux", "arm64")
@@ -36,12 +38,7 @@ def make_image(
     layers = tuple(
         Descriptor(media_type=OCI_LAYER, digest=info.digest, size=info.size) for info in map(store.put, datas)
     )
-    config = ImageConfig(platform=platform, diff_ids=tuple(map(digest_of, datas)))
-    info = store.put(config.to_bytes())
-    manifest = Manifest(config=Descriptor(media_type=OCI_CONFIG, digest=info.digest, size=info.size), layers=layers)
-    info = store.put(manifest.to_bytes())
-    descriptor = Descriptor(media_type=manifest.media_type, digest=info.digest, size=info.size)
-    return Image(descriptor=descriptor, manifest=manifest, config=config)
+    return compose_image(ImageConfig(platform=platform, diff_ids=tuple(map(digest_of, datas))), layers, store)
 
 
 def make_index(store: LocalBlobStore, images: Sequence[Image]) -> Descriptor:

@@ -10,14 +10,13 @@ from builder.plan.convert import convert
 from builder.request import BuildRequest
 from builder.source import SourceFile
 from registry.content.compression import Compression
-from registry.content.image import Image
 from registry.content.local import LocalBlobStore
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import digest_of
 from registry.oci.image_config import History, ImageConfig
-from registry.oci.manifest import Manifest
-from registry.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST
+from registry.oci.media_types import OCI_LAYER_GZIP
 from registry.oci.platform import Platform
+from tests.fakes.image import compose_image
 
 LINUX = Platform("linux", "amd64")
 LATER = "2026-01-01T00:00:00Z"
@@ -33,12 +32,7 @@ def base(layers, **config):
     """Make a base image of so many layers."""
     diff_ids = tuple(digest_of(f"tar {number}".encode()) for number in range(layers))
     made = ImageConfig(platform=LINUX, diff_ids=diff_ids, **config)
-    manifest = Manifest(
-        config=Descriptor(media_type=OCI_CONFIG, digest=digest_of(made.to_bytes()), size=1),
-        layers=tuple(blob(f"blob {number}") for number in range(layers)),
-    )
-    descriptor = Descriptor(media_type=OCI_MANIFEST, digest=digest_of(manifest.to_bytes()), size=1)
-    return Image(descriptor=descriptor, manifest=manifest, config=made)
+    return compose_image(made, (blob(f"blob {number}") for number in range(layers)))
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from registry.content.image import Image
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import digest_of
 from registry.oci.image_config import ImageConfig
-from registry.oci.manifest import Manifest
-from registry.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST
+from registry.oci.media_types import OCI_LAYER_GZIP
 from registry.oci.platform import Platform
+from tests.fakes.image import compose_image
 
 LINUX = Platform("linux", "amd64")
 
@@ -26,16 +26,7 @@ LINUX = Platform("linux", "amd64")
 def image(**config):
     """Make an image of one layer with a config."""
     layer = Descriptor(media_type=OCI_LAYER_GZIP, digest=digest_of(b"layer"), size=5)
-    config = ImageConfig(platform=LINUX, diff_ids=(digest_of(b"tar"),), **config)
-    data = config.to_bytes()
-    manifest = Manifest(
-        config=Descriptor(media_type=OCI_CONFIG, digest=digest_of(data), size=len(data)),
-        layers=(layer,),
-        media_type=OCI_MANIFEST,
-    )
-    data = manifest.to_bytes()
-    descriptor = Descriptor(media_type=OCI_MANIFEST, digest=digest_of(data), size=len(data))
-    return Image(descriptor=descriptor, manifest=manifest, config=config)
+    return compose_image(ImageConfig(platform=LINUX, diff_ids=(digest_of(b"tar"),), **config), [layer])
 
 
 def plan(text: str, images: dict[str, Image] | None = None, **wishes) -> Plan:

@@ -31,6 +31,7 @@ from registry.oci.manifest import MAX_DOCUMENT_SIZE, Index, Manifest
 from registry.oci.media_types import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, CompressionKind
 from registry.oci.platform import Platform, host_platform
 from registry.oci.reference import parse_reference
+from tests.fakes.image import compose_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,10 +55,10 @@ def make_tar() -> bytes:
     return buffer.getvalue()
 
 
-def put_document(store: LocalBlobStore, data: bytes, media_type: str, platform: Platform | None = None) -> Descriptor:
+def put_document(store: LocalBlobStore, data: bytes, media_type: str) -> Descriptor:
     """Store a document and describe it."""
     info = store.put(data)
-    return Descriptor(media_type=media_type, digest=info.digest, size=info.size, platform=platform)
+    return Descriptor(media_type=media_type, digest=info.digest, size=info.size)
 
 
 def put_image(store: LocalBlobStore, platform: Platform = AMD64, kind: CompressionKind = "gzip") -> Image:
@@ -69,10 +70,8 @@ def put_image(store: LocalBlobStore, platform: Platform = AMD64, kind: Compressi
         platform=platform, cmd=("/hello",), labels={"who": "Alice"}, diff_ids=(layer.diff_id,),
         history=(History(created="2026-01-02T03:04:05Z", created_by="COPY hello /"), History(empty_layer=True)),
     )  # fmt: skip
-    manifest = Manifest(config=put_document(store, config.to_bytes(), OCI_CONFIG), layers=(layer.descriptor,))
-    return Image(
-        descriptor=put_document(store, manifest.to_bytes(), OCI_MANIFEST, platform), manifest=manifest, config=config
-    )
+    image = compose_image(config, [layer.descriptor], store)
+    return replace(image, descriptor=replace(image.descriptor, platform=platform))
 
 
 def put_index(store: LocalBlobStore, *manifests: Descriptor) -> Descriptor:
@@ -94,7 +93,8 @@ def test_image_is_chosen_from_an_index_by_platform(store: LocalBlobStore) -> Non
     """The descriptor is that of the manifest, not of the index; attestations are no images."""
     images = {platform: put_image(store, platform) for platform in (AMD64, ARM64)}
     attestation = replace(
-        put_document(store, b"{}", OCI_MANIFEST, Platform("unknown", "unknown")),
+        put_document(store, b"{}", OCI_MANIFEST),
+        platform=Platform("unknown", "unknown"),
         annotations={"vnd.docker.reference.type": "attestation-manifest"},
     )
     index = put_index(store, attestation, *(image.descriptor for image in images.values()))

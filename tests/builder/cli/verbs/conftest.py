@@ -13,14 +13,13 @@ import pytest
 from builder.cli.environment import Environment
 from builder.cli.main import main
 from builder.store import Store
-from registry.content.image import Image
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import digest_of
 from registry.oci.image_config import History, ImageConfig
-from registry.oci.manifest import Manifest
-from registry.oci.media_types import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from registry.oci.media_types import OCI_LAYER
 from registry.oci.platform import host_platform
 from registry.oci.reference import parse_reference
+from tests.fakes.image import compose_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,16 +65,11 @@ def add_image(store, *names, layers=(b"one",), created="2020-01-01T00:00:00Z", p
         diff_ids=tuple(digest_of(tar) for tar in tars),
         history=tuple(history),
     )
-    stored = store.blobs.put(config.to_bytes())
-    manifest = Manifest(
-        config=Descriptor(media_type=OCI_CONFIG, digest=stored.digest, size=stored.size),
-        layers=tuple(Descriptor(media_type=OCI_LAYER, digest=b.digest, size=b.size) for b in blobs),
-    )
-    stored = store.blobs.put(manifest.to_bytes())
-    descriptor = Descriptor(media_type=OCI_MANIFEST, digest=stored.digest, size=stored.size)
+    described = [Descriptor(media_type=OCI_LAYER, digest=blob.digest, size=blob.size) for blob in blobs]
+    image = compose_image(config, described, store.blobs)
     for name in names or (None,):
-        store.layout.put(descriptor, None if name is None else parse_reference(name))
-    return Image(descriptor=descriptor, manifest=manifest, config=config)
+        store.layout.put(image.descriptor, None if name is None else parse_reference(name))
+    return image
 
 
 def _tar(content):
