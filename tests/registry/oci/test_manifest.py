@@ -122,6 +122,9 @@ def test_manifest_media_type_is_found(value: object, outside: str | None, expect
             {**MANIFEST, "manifests": []}, OCI_MANIFEST, "manifest and an index at once", id="both as manifest"
         ),
         pytest.param({**INDEX, "layers": []}, OCI_INDEX, "manifest and an index at once", id="both as index"),
+        pytest.param(
+            {"schemaVersion": 2, "config": 2}, OCI_INDEX, "manifest and an index at once", id="index of nothing"
+        ),
         pytest.param({**INDEX, "config": CONFIG}, None, "manifest and an index at once", id="both"),
         pytest.param(INDEX, OCI_MANIFEST, "expected an object, found null: `config`", id="index announced as manifest"),
         pytest.param({**INDEX, "mediaType": OCI_INDEX}, OCI_MANIFEST, "says otherwise", id="other word inside"),
