@@ -40,7 +40,7 @@ class IdMap:
 
     @property
     def id_count(self) -> int:
-        """How many ids exist inside: 1 means that chown to anybody else fails."""
+        """How many ids exist inside: 1 means that owners have to be recorded (runtime.ownership)."""
         return sum(extent.count for extent in self.extents)
 
     def has_inside(self, number: int) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from runtime import syscalls
 from runtime.errors import HostUnsupportedError, KernelError, StepSetupError
+from runtime.ownership import Owners
 from runtime.syscalls import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -351,7 +352,7 @@ def open_file(mount: FileMount, scratch: int, name: str) -> int:
     """
     _write_file(scratch, name, mount.content, mode=0o400)
     try:
-        os.chown(name, mount.uid, mount.gid, dir_fd=scratch)
+        Owners.here().give(name, mount.uid, mount.gid, dir_fd=scratch)
     except OSError as error:
         raise unmapped_owner(mount.target, mount.uid, mount.gid) from error
     os.chmod(name, mount.mode, dir_fd=scratch)

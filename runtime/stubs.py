@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from runtime import syscalls
 from runtime.errors import KernelError, StepSetupError
+from runtime.ownership import Owners
 from runtime.syscalls import (
     AT_FDCWD,
     RESOLVE_BENEATH,
@@ -156,7 +157,7 @@ class TargetFinder:
         else:
             os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=parent))
         if owner is not None:
-            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+            Owners.here().give(name, *owner, dir_fd=parent)
             return
         os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
         if is_stub:

@@ -21,6 +21,7 @@ from runtime.layers.entry import Entry, EntryKind
 from runtime.layers.read import Member, read_archive
 from runtime.layers.whiteouts import META_PREFIX, OPAQUE_NAME, WHITEOUT_PREFIX
 from runtime.layers.xattrs import CAPABILITY, layer_value, travels
+from runtime.ownership import Owners
 from runtime.paths import mkdirs_in_root, open_directory_in_root, remove_tree
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ _BAD_NAME_ERRORS: Final = {
 def apply_layer(stream: BinaryIO, root: Path, *, on_entry: Callable[[Entry], None] | None = None) -> None:
     """Apply one change set to *root*, which must be used by nobody else meanwhile.
 
-    Must run with the rights to give files away: as root, in a user namespace or not. Device nodes that the kernel
-    refuses are left out, as are xattrs that do not travel (runtime.layers.xattrs).
+    Must run with the rights to give files away: as root, in a user namespace or not. In one with a single id, owners and
+    devices are recorded (runtime.ownership). Device nodes that the kernel refuses are left out, as are xattrs that do
+    not travel (runtime.layers.xattrs).
 
     Args:
         stream: the layer's tar, not compressed; read to its very end, closed by the caller.
@@ -88,6 +90,7 @@ class _Application:
 
     def __init__(self, root_fd: int) -> None:
         self._root_fd = root_fd
+        self._owners = Owners.here()
         # Name of a parent in the archive -> its descriptor, and its path without symbolic links.
         self._parents: dict[bytes, tuple[int, bytes]] = {}
         # Paths, without symbolic links in their parents, of what this layer wrote, and of the directories above it:
@@ -321,7 +324,10 @@ class _Application:
             _log.debug("left out the device 0:0 %r", entry.path)
             return
         try:
-            os.mknod(name, _NODE_TYPES[entry.kind] | 0o600, device, dir_fd=parent_fd)
+            if entry.kind is EntryKind.FIFO:
+                os.mkfifo(name, 0o600, dir_fd=parent_fd)
+            else:
+                self._owners.make_device(name, _NODE_TYPES[entry.kind] | 0o600, device, dir_fd=parent_fd)
         except PermissionError:
             if entry.kind is EntryKind.FIFO:
                 raise
@@ -333,18 +339,17 @@ class _Application:
 
     def _set_owner_and_time(self, entry: Entry, parent_fd: int, name: bytes) -> None:
         try:
-            os.chown(name, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
+            self._owners.give(name, entry.uid, entry.gid, dir_fd=parent_fd)
         except OSError as error:
             _refine_owner_error(
                 entry, error, lambda: os.chown(name, entry.uid, -1, dir_fd=parent_fd, follow_symlinks=False)
             )
         os.utime(name, (entry.mtime, entry.mtime), dir_fd=parent_fd, follow_symlinks=False)
 
-    @staticmethod
-    def _set_metadata(entry: Entry, fd: int) -> None:
+    def _set_metadata(self, entry: Entry, fd: int) -> None:
         """Set owner, mode and xattrs of an open file or directory; chown comes first, as it clears setuid bits."""
         try:
-            os.fchown(fd, entry.uid, entry.gid)
+            self._owners.give(fd, entry.uid, entry.gid)
         except OSError as error:
             _refine_owner_error(entry, error, lambda: os.fchown(fd, entry.uid, -1))
         os.fchmod(fd, entry.mode)

@@ -19,6 +19,7 @@ from runtime.layers.archive import READ_SIZE, ArchiveWriter
 from runtime.layers.entry import Entry, EntryKind
 from runtime.layers.whiteouts import WHITEOUT_PREFIX, is_whiteout_device, opaque_entry, whiteout_entry
 from runtime.layers.xattrs import check_self_contained, find_overlay_value, read_xattrs
+from runtime.ownership import RECORD, Owners, below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -121,6 +122,7 @@ class _Diff:
         self._ignore = ignore
         self._ignored_parents = {path.rpartition(b"/")[0] for path in ignore}
         self._on_entry = on_entry
+        self._owners = Owners.here()
         # (device, inode) of files with several names -> the name that was written.
         self._links: dict[tuple[int, int], bytes] = {}
         self._stack: list[_Directory] = []
@@ -166,18 +168,22 @@ class _Diff:
             self._visit_directory(directory, name, path, status)
         elif stat.S_ISLNK(mode):
             target = os.readlink(name, dir_fd=directory.fd)
-            below = _look_below(directory, name)
-            if not _is_same(status, below.status) or os.readlink(below.path) != target:
+            status = self._owners.true_status(status, below(directory.fd, name))
+            lower = self._look_below(directory, name)
+            if not _is_same(status, lower.status) or os.readlink(lower.path) != target:
                 self._add(_entry(path, EntryKind.SYMLINK, status, linkname=target), status)
         elif not stat.S_ISSOCK(mode):
-            below = _look_below(directory, name)
-            if not _is_same(status, below.status) or (below.status and below.status.st_rdev != status.st_rdev):
-                device = (os.major(status.st_rdev), os.minor(status.st_rdev))
-                self._add(_entry(path, _NODE_KINDS[stat.S_IFMT(mode)], status, device=device), status)
+            self._visit_node(directory, name, path, self._owners.true_status(status, below(directory.fd, name)))
+
+    def _visit_node(self, directory: _Directory, name: bytes, path: bytes, status: os.stat_result) -> None:
+        lower = self._look_below(directory, name)
+        if not _is_same(status, lower.status) or (lower.status and lower.status.st_rdev != status.st_rdev):
+            device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+            self._add(_entry(path, _NODE_KINDS[stat.S_IFMT(status.st_mode)], status, device=device), status)
 
     def _delete(self, directory: _Directory, name: bytes, path: bytes) -> None:
         # A deletion of what never was makes containerd refuse the image.
-        if _look_below(directory, name).status is not None:
+        if self._look_below(directory, name).status is not None:
             self._write(whiteout_entry(path), None)
 
     def _visit_file(self, directory: _Directory, name: bytes, path: bytes, status: os.stat_result) -> None:
@@ -195,10 +201,15 @@ class _Diff:
                     self._delete(directory, name, path)
                     return
                 xattrs = read_xattrs(fd, names)
+                if RECORD in names:
+                    status = self._owners.true_status(status, fd)
+                    if not stat.S_ISREG(status.st_mode):
+                        self._visit_node(directory, name, path, status)
+                        return
             # A file with several names stays, or its new names would lose their content.
             if status.st_nlink == 1 and directory.lowers:
-                below = _look_below(directory, name)
-                if _is_same(status, below.status) and _has_same_content(fd, status.st_size, xattrs, below.path):
+                lower = self._look_below(directory, name)
+                if _is_same(status, lower.status) and _has_same_content(fd, status.st_size, xattrs, lower.path):
                     return
             # Spelled out, as _entry and keywords cost a microsecond a file.
             mode = status.st_mode & 0o7777
@@ -231,20 +242,28 @@ class _Diff:
             check_self_contained(names, path)
             opaque = find_overlay_value(fd, names, "opaque")
             xattrs = read_xattrs(fd, names)
+            if RECORD in names:
+                status = self._owners.true_status(status, fd)
         child.entry = _entry(path, EntryKind.DIRECTORY, status, xattrs=xattrs)
         child.names = _names(fd)
         child.has_xattr_whiteouts = opaque == b"x"
-        below = _look_below(directory, name)
+        lower = self._look_below(directory, name)
         if opaque == b"y":
             self._write_parents()
             # The kernel also marks new directories that hide nothing.
-            if below.directories:
+            if lower.directories:
                 self._write(opaque_entry(path), None)
             return
-        child.lowers = below.directories
+        child.lowers = lower.directories
         any_time = path in self._ignored_parents
-        if not _is_same(status, below.status, any_time=any_time) or _directory_xattrs(below.path) != xattrs:
+        if not _is_same(status, lower.status, any_time=any_time) or _directory_xattrs(lower.path) != xattrs:
             self._write_parents()
+
+    def _look_below(self, directory: _Directory, name: bytes) -> _Below:
+        found = _look_below(directory, name)
+        if found.status is None:
+            return found
+        return found._replace(status=self._owners.true_status(found.status, found.path))
 
     def _write_parents(self) -> None:
         for directory in self._stack:

@@ -4,6 +4,7 @@
 |-------------------------|------------|-------------------------------------------------------------------------|
 | `security.capability`   | yes        | file capabilities; always in the form without a namespace (version 2)   |
 | `user.overlay.*`        | no         | bookkeeping of overlay, also the escaped `user.overlay.overlay.*`        |
+| `user.pybuild.owner`    | no         | the owner where only one id exists, which the entry itself says          |
 | `user.*` otherwise      | yes        | data of programs                                                        |
 | `trusted.*`             | no         | invisible without real root: a layer would depend on who built it       |
 | `security.*` otherwise  | no         | labels of the building host (SELinux, IMA)                              |
@@ -22,6 +23,7 @@ import os
 from typing import Final
 
 from runtime.errors import LayerError
+from runtime.ownership import RECORD
 
 CAPABILITY: Final = "security.capability"
 
@@ -35,7 +37,9 @@ _VERSION_3_SIZE: Final = 24
 
 def travels(name: str) -> bool:
     """Tell whether the attribute *name* is written into layers and applied from them."""
-    return (name.startswith("user.") and not name.startswith("user.overlay.")) or name == CAPABILITY
+    if name.startswith("user."):
+        return not name.startswith("user.overlay.") and name != RECORD
+    return name == CAPABILITY
 
 
 def layer_value(name: str, value: bytes) -> bytes:

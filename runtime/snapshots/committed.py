@@ -4,6 +4,7 @@ A committed snapshot is the tree of one layer, as overlay wants it in a `lowerdi
 directories are marked as opaque (runtime.layers.whiteouts). Chains are lists of names, base first.
 
     ROOT/NAME/               a committed snapshot; NAME is the hex of the chain_id
+    ROOT/NAME.recorded/      the same made where only one user id exists: owners are recorded (runtime.ownership)
     TEMPORARY/snapshot-*/    an active one: upper/, work/, and tree/ where there is no overlay
     TEMPORARY/removed-*/     one that is being removed
 """
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from runtime.errors import KernelError
+from runtime.ownership import Owners, is_recorded
 from runtime.paths import remove_tree
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BLOCK: Final = 512
+_RECORDED: Final = ".recorded"
 
 
 class CommittedSnapshots:
@@ -47,12 +50,14 @@ class CommittedSnapshots:
         """Return where a committed snapshot lies, or would lie."""
         if not name or name.startswith(".") or "/" in name or "\0" in name:
             raise ValueError(f"not the name of a snapshot: {name!r}")
-        return self._root / name
+        return self._root / (name + _forms()[0])
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of all committed snapshots, sorted."""
+        """Return the names of all committed snapshots that can be removed here, sorted."""
+        forms = _forms()
         with contextlib.suppress(FileNotFoundError):
-            return tuple(sorted(name for name in os.listdir(self._root) if not name.startswith(".")))
+            found = [name for name in os.listdir(self._root) if not name.startswith(".")]
+            return tuple(sorted({_plain(name) for name in found if _form(name) in forms}))
         return ()
 
     def lowers(self, names: Iterable[str]) -> tuple[Path, ...]:
@@ -85,10 +90,12 @@ class CommittedSnapshots:
         Raises:
             KernelError: something could not be removed.
         """
-        with naming("rename", self.path(name)):
+        path = self.path(name)
+        with naming("rename", path):
             doomed = self.make_temporary("removed")
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(self.path(name), doomed / "tree")
+            for form in _forms():
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(path.with_name(name + form), doomed / f"tree{form}")
         remove_directory(doomed)
 
     def size(self, name: str) -> int:
@@ -112,12 +119,30 @@ class CommittedSnapshots:
         return directory
 
 
+def _forms() -> tuple[str, ...]:
+    """Return the endings of the snapshots that this process may remove, first that of those it uses.
+
+    Where several ids exist, files of recorded owners are the user's own; the other way round they belong to sub-ids.
+    """
+    return (_RECORDED,) if is_recorded() else ("", _RECORDED)
+
+
+def _form(name: str) -> str:
+    return _RECORDED if name.endswith(_RECORDED) else ""
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(_RECORDED)
+
+
 def copy_root_metadata(source: Path, target: Path) -> None:
     """Give a directory owner, mode and times of another."""
     status = os.stat(source)
     own = os.stat(target)
+    owners = Owners.here()
+    status = owners.true_status(status, os.fspath(source))
     if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
-        os.chown(target, status.st_uid, status.st_gid)
+        owners.give(os.fspath(target), status.st_uid, status.st_gid)
     os.chmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from runtime.errors import LayerError
 from runtime.layers.whiteouts import is_whiteout_device
 from runtime.layers.xattrs import find_overlay_value, travels
+from runtime.ownership import RECORD, Owners, below
 from runtime.paths import remove_tree
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Copier:
     def __init__(self, *, links: bool = False) -> None:
         self._links = links
         self._clones = True
+        self._owners = Owners.here()
 
     def lay_over(self, layer_fd: int, tree_fd: int) -> None:
         """Change a tree as the layer above it says.
@@ -90,12 +92,16 @@ class Copier:
             return
         if stat.S_ISLNK(mode):
             os.symlink(os.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
-            os.chown(name, status.st_uid, status.st_gid, dir_fd=target_fd, follow_symlinks=False)
+            self._give(source_fd, name, status, target_fd)
         else:
             os.mknod(name, mode, status.st_rdev, dir_fd=target_fd)
-            os.chown(name, status.st_uid, status.st_gid, dir_fd=target_fd, follow_symlinks=False)
+            self._give(source_fd, name, status, target_fd)
             os.chmod(name, stat.S_IMODE(mode), dir_fd=target_fd)  # a node just made is no symbolic link
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target_fd, follow_symlinks=False)
+
+    def _give(self, source_fd: int, name: bytes, status: os.stat_result, target_fd: int) -> None:
+        found = self._owners.true_status(status, below(source_fd, name))
+        self._owners.give(name, found.st_uid, found.st_gid, dir_fd=target_fd)
 
     def _lay_over(
         self,
@@ -172,7 +178,7 @@ class Copier:
 
 
 def copy_metadata(source: int, target: int, status: os.stat_result | None = None) -> None:
-    """Give an open object owner, mode, xattrs and times of another; of xattrs those that travel, and ACLs.
+    """Give an open object owner, mode, xattrs and times of another; of xattrs those that travel, ACLs, and records.
 
     Raises:
         OSError: the kernel refused.
@@ -181,7 +187,7 @@ def copy_metadata(source: int, target: int, status: os.stat_result | None = None
     os.fchown(target, found.st_uid, found.st_gid)
     os.fchmod(target, stat.S_IMODE(found.st_mode))  # after the owner, whose change clears setuid bits
     for name in os.listxattr(source):
-        if travels(name) or name.startswith(_ACL_PREFIX):
+        if travels(name) or name == RECORD or name.startswith(_ACL_PREFIX):
             os.setxattr(target, name, os.getxattr(source, name))
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 

@@ -14,16 +14,17 @@ _CHECKOUT = Path(__file__).parents[2]
 _SCRIPT = """
 import importlib, pathlib, sys
 from runtime.namespace import run_in_namespace
-body = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
+body = getattr(importlib.import_module(sys.argv[2]), sys.argv[3])
 def run():
-    body(*map(pathlib.Path, sys.argv[3:]))
+    body(*map(pathlib.Path, sys.argv[4:]))
     return 0
-sys.exit(run_in_namespace(run))
+sys.exit(run_in_namespace(run, single_id=sys.argv[1] == "single"))
 """
 
 
-def run_inside(body: Callable[..., None], *arguments: Path) -> None:
+def run_inside(body: Callable[..., None], *arguments: Path, single_id: bool = False) -> None:
     """Call *body*, a function of a test module, with paths; fail with its traceback if it raises."""
-    command = [sys.executable, "-c", _SCRIPT, body.__module__, body.__name__, *map(str, arguments)]
+    ids = "single" if single_id else "all"
+    command = [sys.executable, "-c", _SCRIPT, ids, body.__module__, body.__name__, *map(str, arguments)]
     done = subprocess.run(command, cwd=_CHECKOUT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
