@@ -4,7 +4,7 @@ Runs in the child, process 1 of the step's PID namespace, with every module it n
 changed, nothing of this program's files is reachable, and nothing of the image's files may be loaded into it.
 
 Order: standard streams, mounts, new root, host name, working directory, limits, bounding set, ids, capabilities,
-no_new_privs, system call filter, exec.
+no_new_privs, system call filter, supervisor where only one user id exists, exec.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from runtime.network import Network
+    from runtime.supervisor.process import Supervision
 
 NAMESPACES: Final = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
 """What every step has of its own, beside what its network asks for."""
@@ -243,7 +244,10 @@ def _text(path: Path | None) -> str | None:
 
 
 def become_step(
-    spec: SandboxSpec, streams: tuple[int | None, int, int], report: Callable[[list[stubs.Stub]], None]
+    spec: SandboxSpec,
+    streams: tuple[int | None, int, int],
+    report: Callable[[list[stubs.Stub]], None],
+    owners: Supervision | None = None,
 ) -> NoReturn:
     """Set everything up and execute the command.
 
@@ -251,6 +255,7 @@ def become_step(
         spec: what to set up.
         streams: descriptors of standard input (None for an empty one), output and error.
         report: called with the stubs that were made, once, when all that is left is to execute the command.
+        owners: the supervisor that keeps ids, where the namespace has one.
 
     Raises:
         StepSetupError: the image or the instruction is at fault.
@@ -272,7 +277,8 @@ def become_step(
     os.fchdir(cwd)
     syscalls.sethostname(spec.hostname.encode(errors="surrogateescape"))
     set_limits(spec.ulimits)
-    _drop_rights(user, None if spec.keep_groups else (*user.groups, *spec.groups), privileged=spec.privileged)
+    groups = None if spec.keep_groups else (*user.groups, *spec.groups)
+    _drop_rights(user, groups, privileged=spec.privileged, owners=owners)
     report(finder.stubs)
     syscalls.close_range(3, LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)
     execute(spec.args, {"HOME": user.home} | dict(spec.environ))
@@ -393,21 +399,26 @@ def set_limits(limits: Sequence[Ulimit]) -> None:
             ) from error
 
 
-def _drop_rights(user: users.ProcessUser, groups: Sequence[int] | None, *, privileged: bool) -> None:
+def _drop_rights(
+    user: users.ProcessUser, groups: Sequence[int] | None, *, privileged: bool, owners: Supervision | None
+) -> None:
     """Become *user* with no more than Docker's default rights, for good; with all there are if *privileged*.
 
-    *groups* are its supplementary groups, None for those of this process.
+    *groups* are its supplementary groups, None for those of this process. With one id only, the process stays that one
+    with its groups, and *owners* says that it is the user.
     """
     if not privileged:
         capabilities.limit_bounding_set(capabilities.DEFAULT_CAPABILITIES)
-    become_user(user, groups)
-    if user.uid == 0 and not privileged:
-        capabilities.hold_only(capabilities.DEFAULT_CAPABILITIES)
+    if owners is None:
+        become_user(user, groups)
+    if (user.uid == 0 or owners is not None) and not privileged:
+        capabilities.hold_only(capabilities.DEFAULT_CAPABILITIES if user.uid == 0 else 0)
     prctl.set_pdeathsig(signal.SIGKILL)  # after the ids, whose change clears it
-    if privileged:
-        return
-    prctl.set_no_new_privs(1)
-    seccomp.load()
+    if not privileged:
+        prctl.set_no_new_privs(1)
+        seccomp.load()
+    if owners is not None:
+        owners.hand_over(user, groups or (), privileged=privileged)
 
 
 def become_user(user: users.ProcessUser, groups: Sequence[int] | None) -> None:

@@ -1,17 +1,21 @@
-"""Build and load the system call filter of a step.
+"""Build and load the system call filters of a step: what it may not do, and what a supervisor answers.
 
-The filter is a classic BPF program over `struct seccomp_data`. Numbers are kept as ranges with one answer each and are
-found by binary search, so a call costs about ten instructions, however many the table names.
+A filter is a classic BPF program over `struct seccomp_data`. Numbers are kept as ranges with one answer each and are
+found by binary search, so a call costs about ten instructions, however many the table names. Of two filters the
+stricter answer counts: what the one refuses does not reach the supervisor that the other names.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import struct
 from typing import TYPE_CHECKING, Final
 
 from runtime import seccomp_profile as profile
 from runtime import syscalls
+from runtime.errors import HostUnsupportedError, KernelError
+from runtime.supervisor import calls as supervised
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 # From the kernel, include/uapi/linux/seccomp.h
 _NUMBER_OFFSET: Final = 0
 _ARCHITECTURE_OFFSET: Final = 4
-_ARGUMENT_OFFSETS: Final = (16, 24)
+_ARGUMENT_OFFSETS: Final = (16, 24, 32)
 
 # From the kernel, include/uapi/linux/bpf_common.h
 _LD_W_ABS: Final = 0x20
@@ -34,12 +38,18 @@ _RET_K: Final = 0x06
 _FARTHEST_JUMP: Final = 255
 
 _SECCOMP_RET_ALLOW: Final = 0x7FFF_0000
+_SECCOMP_RET_USER_NOTIF: Final = 0x7FC0_0000
 _SECCOMP_RET_ERRNO: Final = 0x0005_0000
 _EPERM: Final = _SECCOMP_RET_ERRNO | 1
 _ENOSYS: Final = _SECCOMP_RET_ERRNO | 38
 _EAFNOSUPPORT: Final = _SECCOMP_RET_ERRNO | 97
 _AF_UNIX: Final = 1
 _LAST: Final = 0xFFFF_FFFF
+_X32_BIT: Final = 0x4000_0000  # system calls of x32 are those of x86_64 with this bit
+
+# From the kernel, include/uapi/linux/seccomp.h
+_FILTER_FLAG_NEW_LISTENER: Final = 1 << 3
+_FILTER_FLAG_WAIT_KILLABLE_RECV: Final = 1 << 5
 
 _Code = list[tuple[int, int, int, int]]
 _Range = tuple[int, int, _Code]  # first, last, what to do for the numbers between them
@@ -78,6 +88,75 @@ def filter_program(machine: str, *, only_unix_sockets: bool = False) -> bytes:
         code += [(_JMP_JEQ_K, 1, 0, architecture.audit), (_JMP_JA, 0, 0, len(body)), *body]
     code += _answer(_ENOSYS)
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def load_supervised() -> int:
+    """Have a supervisor answer some calls of this thread and what it executes; return the listener, which is its end.
+
+    Signals do not interrupt a call that the supervisor has taken in, where the kernel knows how (Linux 5.19). Until
+    somebody answers, such calls wait; when the last descriptor of the listener is closed, they fail with ENOSYS.
+
+    Raises:
+        HostUnsupportedError: the kernel has no listeners, or this process is under one already.
+
+    Source: seccomp_unotify(2).
+    """
+    program = supervised_program(syscalls.MACHINE)
+    try:
+        try:
+            return syscalls.seccomp_set_filter(program, _FILTER_FLAG_NEW_LISTENER | _FILTER_FLAG_WAIT_KILLABLE_RECV)
+        except KernelError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return syscalls.seccomp_set_filter(program, _FILTER_FLAG_NEW_LISTENER)
+    except KernelError as error:
+        reason = f"the kernel refuses a seccomp listener: {error.strerror}"
+        if error.errno == errno.EBUSY:
+            reason = "this container has a seccomp listener of its own, and the kernel allows one"
+        raise HostUnsupportedError(
+            "files of several owners with one user id",
+            reason,
+            hint="give your account sub-ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
+        ) from error
+
+
+@functools.cache
+def supervised_program(machine: str) -> bytes:
+    """Return the filter that passes the calls of `supervised_calls` on, for a *machine* as uname names it.
+
+    Raises:
+        HostUnsupportedError: there is no table for this machine.
+    """
+    tables = supervised.TABLES.get(machine)
+    if tables is None:
+        raise syscalls.unknown_machine(machine)
+    code: _Code = [(_LD_W_ABS, 0, 0, _ARCHITECTURE_OFFSET)]
+    for table in tables:
+        column = supervised.COLUMNS[table.audit]
+        marked: list[_Range] = [
+            (number, number, _supervise(name))
+            for name, numbers in supervised.CALLS.items()
+            if (number := numbers[column]) is not None
+        ]
+        if table is profile.X86_64:
+            marked.append((_X32_BIT, _LAST, _answer(_ENOSYS)))
+        body = [(_LD_W_ABS, 0, 0, _NUMBER_OFFSET), *_search(_merge(_cover(marked, _LAST, _answer(_SECCOMP_RET_ALLOW))))]
+        code += [(_JMP_JEQ_K, 1, 0, table.audit), (_JMP_JA, 0, 0, len(body)), *body]
+    code += _answer(_SECCOMP_RET_ALLOW)
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def _supervise(name: str) -> _Code:
+    code = _answer(_SECCOMP_RET_USER_NOTIF)
+    for test, argument, value in reversed(supervised.CONDITIONS.get(name, ())):
+        jump = _JMP_JSET_K if test == "has" else _JMP_JEQ_K
+        code = [
+            (_LD_W_ABS, 0, 0, _ARGUMENT_OFFSETS[argument]),
+            (jump, 1, 0, value),
+            *_answer(_SECCOMP_RET_ALLOW),
+            *code,
+        ]
+    return code
 
 
 def _answer(action: int) -> _Code:

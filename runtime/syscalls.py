@@ -62,6 +62,7 @@ _NUMBERS: Final = {
     "fsmount": 432,
     "close_range": 436,
     "openat2": 437,
+    "pidfd_getfd": 438,
     "mount_setattr": 442,
     "landlock_create_ruleset": 444,
     "landlock_add_rule": 445,
@@ -71,6 +72,8 @@ _NUMBERS: Final = {
 AT_FDCWD: Final = -100
 AT_EMPTY_PATH: Final = 0x1000
 AT_RECURSIVE: Final = 0x8000
+AT_NO_AUTOMOUNT: Final = 0x800
+AT_STATX_SYNC_TYPE: Final = 0x6000
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 
 RESOLVE_NO_XDEV: Final = 0x01
@@ -424,6 +427,57 @@ def landlock_restrict_self(ruleset: int) -> None:
     Source: landlock_restrict_self(2).
     """
     _call("landlock_restrict_self", ruleset, 0)
+
+
+def statx(dirfd: int, path: bytes, flags: int, mask: int) -> bytes:
+    """Return a struct statx as the kernel fills it.
+
+    Source: statx(2).
+    """
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    # The address as a number: the wrapper passes no buffers that the kernel writes.
+    _call("statx", dirfd, path, flags, mask, ctypes.addressof(buffer), subject=_shown(path))
+    return buffer.raw
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """Return a descriptor of what another process has open as *fd*.
+
+    Source: pidfd_getfd(2).
+    """
+    return _call("pidfd_getfd", pidfd, fd, 0)
+
+
+class OtherMemory:
+    """Reads memory of other processes, into one buffer of *size* bytes: made for many short reads.
+
+    Source: process_vm_readv(2).
+    """
+
+    def __init__(self, size: int) -> None:
+        self._buffer = ctypes.create_string_buffer(size + 1)
+        self._local = (ctypes.c_ulong * 2)(ctypes.addressof(self._buffer), 0)
+        self._remote = (ctypes.c_ulong * 2)()
+        self._read = _libc.process_vm_readv
+        self._read.restype = ctypes.c_ssize_t
+        pointer, number = ctypes.c_void_p, ctypes.c_ulong
+        self._read.argtypes = [ctypes.c_int, pointer, number, pointer, number, number]
+
+    def read_text(self, pid: int, address: int, size: int) -> tuple[bytes, bool]:
+        """Read up to *size* bytes, or to the first zero byte; tell whether there was one.
+
+        Raises:
+            KernelError: EFAULT for what is not mapped; EPERM, ENOSYS where the call is refused.
+        """
+        buffer = self._buffer
+        self._local[1] = size
+        self._remote[0], self._remote[1] = address, size
+        count: int = self._read(pid, self._local, 1, self._remote, 1, 0)
+        if count < 0:
+            raise KernelError("process_vm_readv", ctypes.get_errno())
+        buffer[count] = b"\0"
+        text = buffer.value
+        return text, len(text) < count
 
 
 def clone(flags: int) -> int:

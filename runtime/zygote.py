@@ -31,9 +31,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import prctl
 
-from runtime import chroot, network, reaper, sandbox, seccomp, syscalls
+from runtime import chroot, network, ownership, reaper, sandbox, seccomp, syscalls
 from runtime.errors import HostUnsupportedError, KernelError, SandboxError, StepSetupError
 from runtime.stubs import Stub
+from runtime.supervisor.process import Supervision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +122,7 @@ class Step:
                     Stub(**{**stub, "path": stub["path"].encode("latin-1")}) for stub in record["stubs"]
                 )
             case "error":
-                self._error = _decode_error(record)
+                self._error = self._error or _decode_error(record)  # the first one knows most
             case "exit":
                 self._finish(record)
             case other:
@@ -252,33 +253,58 @@ def _serve(control: socket.socket, isolation: Isolation) -> NoReturn:
     gc.disable()
     poller = select.poll()
     poller.register(control, select.POLLIN)
-    running: dict[int, tuple[int, socket.socket]] = {}  # pidfd to pid and channel
+    is_recorded = isolation != "chroot" and ownership.is_recorded()
+    running: dict[int, _Running] = {}  # by pidfd
+    supervised: dict[int, int] = {}  # pidfd of a supervisor to that of its step
     while True:
         for fd, _ in poller.poll():
-            if fd != control.fileno():
+            if fd in supervised:
                 poller.unregister(fd)
-                _reap(fd, *running.pop(fd))
+                _end_unsupervised(supervised.pop(fd), running)
+                continue
+            if fd != control.fileno():
+                if fd not in running:  # reaped in this round, after its supervisor was seen
+                    continue
+                poller.unregister(fd)
+                step = running.pop(fd)
+                if step.owners is not None and supervised.pop(step.owners.pidfd, None) is not None:
+                    poller.unregister(step.owners.pidfd)
+                _reap(fd, step)
                 if isolation == "chroot":
-                    reaper.end_descendants({pid for pid, _ in running.values()})
+                    reaper.end_descendants({step.pid for step in running.values()})
                 continue
             request, descriptors, _, _ = socket.recv_fds(control, _LARGEST_REQUEST, _MOST_DESCRIPTORS)
             if not request:
-                for pidfd, (pid, _channel) in running.items():
+                for pidfd, step in running.items():
                     signal.pidfd_send_signal(pidfd, _ending_signal(isolation))
-                    os.waitpid(pid, 0)
+                    os.waitpid(step.pid, 0)
+                    if step.owners is not None:
+                        step.owners.end()
                 if isolation == "chroot":
                     reaper.end_descendants()
                 os._exit(0)
             channel = socket.socket(fileno=descriptors[0])
             try:
-                started = _start(request.decode(), descriptors, channel, isolation)
+                started = _start(request.decode(), descriptors, channel, isolation, is_recorded=is_recorded)
             finally:
                 for descriptor in descriptors[1:]:
                     os.close(descriptor)
             if started is not None:
-                pidfd, pid = started
-                running[pidfd] = (pid, channel)
+                pidfd, step = started
+                running[pidfd] = step
                 poller.register(pidfd, select.POLLIN)
+                if step.owners is not None:
+                    supervised[step.owners.pidfd] = pidfd
+                    poller.register(step.owners.pidfd, select.POLLIN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    """A step: its pid, its channel, and its supervisor where owners are recorded."""
+
+    pid: int
+    channel: socket.socket
+    owners: Supervision | None
 
 
 def _ending_signal(isolation: Isolation) -> signal.Signals:
@@ -287,35 +313,51 @@ def _ending_signal(isolation: Isolation) -> signal.Signals:
 
 
 def _start(
-    network_name: str, descriptors: list[int], channel: socket.socket, isolation: Isolation
-) -> tuple[int, int] | None:
-    """Clone the child of a request; return its pidfd and pid, or None if that failed."""
+    network_name: str, descriptors: list[int], channel: socket.socket, isolation: Isolation, *, is_recorded: bool
+) -> tuple[int, _Running] | None:
+    """Clone the child of a request; return its pidfd and what is kept of it, or None if that failed."""
     wanted: network.Network = "none" if network_name == "none" else "host"
     namespace = descriptors[-1] if network_name == "private" else None
+    owners = None
     try:
         if isolation == "chroot":
             pid = os.fork()
         else:
             network.prepare(wanted)
+            owners = Supervision() if is_recorded else None
             pid = syscalls.clone(sandbox.NAMESPACES | network.clone_flags(wanted))
     except (SandboxError, ImportError) as error:
         _send(channel, _encode_error(error))
         _send(channel, {"type": "exit", "status": _STATUS_OF_SETUP_ERROR, "user": 0, "system": 0, "resident": 0})
         channel.close()
+        if owners is not None:
+            owners.release()
+            owners.end()
         return None
     if pid == 0:
-        _be_step(descriptors if namespace is None else descriptors[:-1], channel, isolation, namespace)
+        _be_step(descriptors if namespace is None else descriptors[:-1], channel, isolation, namespace, owners)
     pidfd = os.pidfd_open(pid)
+    if owners is not None:
+        owners.release()
     with contextlib.suppress(OSError):  # nobody waits for this step any more
         socket.send_fds(
             channel, [json.dumps({"type": "started", "signal": _ending_signal(isolation)}).encode()], [pidfd]
         )
-    return pidfd, pid
+    return pidfd, _Running(pid=pid, channel=channel, owners=owners)
 
 
-def _reap(pidfd: int, pid: int, channel: socket.socket) -> None:
-    _, status, usage = os.wait4(pid, 0)
+def _end_unsupervised(pidfd: int, running: Mapping[int, _Running]) -> None:
+    """Kill a step whose supervisor has died: what it does from now on would be recorded wrongly."""
+    if pidfd in running:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def _reap(pidfd: int, step: _Running) -> None:
+    _, status, usage = os.wait4(step.pid, 0)
     os.close(pidfd)
+    if step.owners is not None and not step.owners.end():
+        _send(step.channel, _encode_error(SandboxError("the process that keeps the owners of files has died")))
     record = {
         "type": "exit",
         "status": os.waitstatus_to_exitcode(status),
@@ -323,11 +365,17 @@ def _reap(pidfd: int, pid: int, channel: socket.socket) -> None:
         "system": usage.ru_stime,
         "resident": usage.ru_maxrss * _KIBIBYTE,
     }
-    _send(channel, record)
-    channel.close()
+    _send(step.channel, record)
+    step.channel.close()
 
 
-def _be_step(descriptors: list[int], channel: socket.socket, isolation: Isolation, namespace: int | None) -> NoReturn:
+def _be_step(
+    descriptors: list[int],
+    channel: socket.socket,
+    isolation: Isolation,
+    namespace: int | None,
+    owners: Supervision | None,
+) -> NoReturn:
     """Become the requested step, or say why not."""
     try:
         if namespace is not None:
@@ -342,7 +390,7 @@ def _be_step(descriptors: list[int], channel: socket.socket, isolation: Isolatio
                 report=lambda stubs: _send(channel, _ready(stubs)),
                 refuse=lambda error: _send(channel, _encode_error(error)),
             )
-        sandbox.become_step(spec, streams, lambda stubs: _send(channel, _ready(stubs)))
+        sandbox.become_step(spec, streams, lambda stubs: _send(channel, _ready(stubs)), owners)
     except BaseException as error:  # noqa: BLE001 - this process ends here, and the caller is told
         _send(channel, _encode_error(error))
     finally:
@@ -375,6 +423,8 @@ def _encode_error(error: BaseException) -> dict[str, Any]:
             }
         case HostUnsupportedError():
             values = {"feature": error.feature, "reason": error.reason, "hint": error.hint}
+        case SandboxError():
+            values = {"message": error.message, "hint": error.hint}
         case OSError():
             return _encode_error(
                 KernelError("set-up of the step", error.errno or 0, subject=os.fsdecode(error.filename or ""))
@@ -400,5 +450,7 @@ def _decode_error(record: Mapping[str, Any]) -> SandboxError:
             )
         case "HostUnsupportedError":
             return HostUnsupportedError(values["feature"], values["reason"], hint=values["hint"])
+        case "SandboxError":
+            return SandboxError(values["message"], hint=values["hint"])
         case _:
             return SandboxError(f"the set-up of the step failed: {values['message']}")

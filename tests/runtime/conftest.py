@@ -33,12 +33,22 @@ def inside():
 """
 END = """
 try:
-    sys.exit(run_in_namespace(inside))
+    sys.exit(run_in_namespace(inside, ids=sys.argv[3] if len(sys.argv) > 3 else "best"))
 except HostUnsupportedError as error:
     sys.exit('unsupported: ' + error.message)
 """
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\nlost:x:2000:2000::/:/bin/sh\n"
 GROUP = "root:x:0:\napp:x:1001:\nwheel:x:10:root,app\ndocker:x:999:app\n"
+
+
+_HIDING_PROC = (
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    'mount -t tmpfs none /proc/acpi 2>/dev/null || mount --bind /dev/null /proc/version; exec "$@"',
+    "sh",
+)
 
 
 @pytest.fixture
@@ -71,12 +81,21 @@ def driver_environment() -> dict[str, str]:
 
 @pytest.fixture
 def run_steps(tmp_path: Path, image: Path):
-    """Return a function that runs steps one after the other inside one namespace, each on a fresh upper directory."""
+    """Return a function that runs steps one after the other inside one namespace, each on a fresh upper directory.
 
-    def run(*steps: dict, single_id: bool = False) -> list[dict]:
-        request = {"image": str(image), "scratch": str(tmp_path), "single_id": single_id, "steps": steps}
+    Stacked steps see the changes of those before. With the outer /proc partly hidden the kernel refuses a fresh one.
+    """
+
+    def run(*steps: dict, single_id: bool = False, stacked: bool = False, hidden_proc: bool = False) -> list[dict]:
+        request = {
+            "image": str(image),
+            "scratch": str(tmp_path),
+            "single_id": single_id,
+            "steps": steps,
+            "stacked": stacked,
+        }
         done = subprocess.run(
-            driver_command(),
+            [*(_HIDING_PROC if hidden_proc else ()), *driver_command()],
             input=json.dumps(request),
             capture_output=True,
             text=True,
@@ -106,10 +125,16 @@ def run_step(run_steps):
 def run_body(tmp_path, image):
     """Return a function that runs the source of `body(zygote)` inside and returns what it printed."""
 
-    def run(source: str) -> str:
-        lines = "\n".join(f"    {line}" for line in source.splitlines())
+    def run(source: str, *, single_id: bool = False) -> str:
+        lines = "
+".join(f"    {line}" for line in source.splitlines())
+        program = f"{PRELUDE}
+def body(zygote):
+{lines}
+{END}"
+        command = [sys.executable, "-c", program, str(tmp_path), str(image), "single" if single_id else "best"]
         done = subprocess.run(
-            [sys.executable, "-c", f"{PRELUDE}\ndef body(zygote):\n{lines}\n{END}", str(tmp_path), str(image)],
+            command,
             capture_output=True,
             text=True,
             check=False,

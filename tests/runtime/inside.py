@@ -18,7 +18,7 @@ body = getattr(importlib.import_module(sys.argv[2]), sys.argv[3])
 def run():
     body(*map(pathlib.Path, sys.argv[4:]))
     return 0
-sys.exit(run_in_namespace(run, single_id=sys.argv[1] == "single"))
+sys.exit(run_in_namespace(run, ids="single" if sys.argv[1] == "single" else "best"))
 """
 
 

@@ -36,8 +36,35 @@ def run_request(request: dict) -> list[dict]:
     """Run the steps of a request one after the other; called inside."""
     from runtime.zygote import Zygote  # noqa: PLC0415 - as the builder does: only inside
 
+    lowers = [request["image"]]
+    results = []
     with Zygote() as zygote:
-        return [run_one(zygote, request, index, dict(step)) for index, step in enumerate(request["steps"])]
+        for index, step in enumerate(request["steps"]):
+            results.append(run_one(zygote, request, index, {"lowers": lowers, **step}))
+            if request.get("stacked"):
+                lowers = [*lowers, str(Path(request["scratch"]) / f"step-{index}" / "upper")]
+    for index in range(len(results)):
+        shutil.rmtree(Path(request["scratch"]) / f"step-{index}")
+    return results
+
+
+def describe_layer(upper: Path, lowers: list[str]) -> dict:
+    """Return the entries of the layer that the upper directory holds, by path."""
+    from runtime.layers.archive import ArchiveWriter  # noqa: PLC0415
+    from runtime.layers.diff import write_changes  # noqa: PLC0415
+
+    entries: list = []
+    write_changes(upper, [Path(lower) for lower in lowers], ArchiveWriter(lambda _: None), on_entry=entries.append)
+    return {
+        os.fsdecode(entry.path): {
+            "kind": entry.kind.name.lower(),
+            "mode": f"{entry.mode:o}",
+            "owner": [entry.uid, entry.gid],
+            "device": list(entry.device),
+            "xattrs": [name for name, _ in entry.xattrs],
+        }
+        for entry in entries
+    }
 
 
 def run_one(zygote, request: dict, index: int, step: dict) -> dict:
@@ -49,7 +76,7 @@ def run_one(zygote, request: dict, index: int, step: dict) -> dict:
     upper, work = scratch / "upper", scratch / "work"
     upper.mkdir(parents=True)
     work.mkdir()
-    lowers = step.pop("lowers", [request["image"]])
+    lowers = step.pop("lowers")
     changes = {"upper": str(upper), "work": str(work)}
     if step.pop("read_only", False):
         changes = {"upper": None, "work": None}
@@ -82,7 +109,7 @@ def run_one(zygote, request: dict, index: int, step: dict) -> dict:
     left = sorted(upper.rglob("*"))
     result["left"] = [str(path.relative_to(upper)) for path in left]
     result["owners"] = {str(p.relative_to(upper)): [p.lstat().st_uid, p.lstat().st_gid] for p in left}
-    shutil.rmtree(scratch)
+    result["layer"] = describe_layer(upper, lowers)
     return result
 
 

@@ -8,17 +8,18 @@ import pytest
 
 from runtime import seccomp_profile as profile
 from runtime.errors import HostUnsupportedError
-from runtime.seccomp import filter_program
+from runtime.seccomp import filter_program, supervised_program
+from runtime.supervisor import calls
 
 ALLOW, EPERM, ENOSYS = 0x7FFF_0000, 0x5_0001, 0x5_0026
 TABLES = [("x86_64", profile.X86_64), ("x86_64", profile.I386), ("aarch64", profile.AARCH64), ("aarch64", profile.ARM)]
 
 
-def answer(machine: str, audit: int, number: int, *arguments: int) -> int:
-    """Run the program as the kernel does."""
+def answer(machine: str, audit: int, number: int, *arguments: int, program: bytes | None = None) -> int:
+    """Run the program as the kernel does: that of what is refused, or another."""
     padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
     data = struct.pack("<IIQ6Q", number, audit, 0, *padded)
-    program = list(struct.iter_unpack("=HBBI", filter_program(machine)))
+    program = list(struct.iter_unpack("=HBBI", program or filter_program(machine)))
     position = accumulator = 0
     while True:
         code, if_true, if_false, value = program[position]
@@ -105,3 +106,54 @@ def test_filter_of_an_unknown_machine_is_an_error():
     """There is no filter without a table."""
     with pytest.raises(HostUnsupportedError, match="the machine is `m68k`"):
         filter_program("m68k")
+
+
+NOTIFY = 0x7FC0_0000
+SUPERVISED = [(machine, table) for machine, tables in calls.TABLES.items() for table in tables]
+
+
+@pytest.mark.parametrize(("machine", "table"), SUPERVISED, ids=["x86_64", "i386", "aarch64"])
+class TestSupervisedCalls:
+    def test_filter_passes_on_what_the_table_names(self, machine, table):
+        """Calls without conditions go to the supervisor, all others do not."""
+        column = calls.COLUMNS[table.audit]
+        named = {numbers[column]: name for name, numbers in calls.CALLS.items() if numbers[column] is not None}
+        answers = {n: answer(machine, table.audit, n, program=supervised_program(machine)) for n in range(500)}
+
+        assert answers == {n: NOTIFY if n in named and named[n] not in calls.CONDITIONS else ALLOW for n in range(500)}
+
+    @pytest.mark.parametrize(
+        ("name", "arguments", "expected"),
+        [
+            ("openat", (0, 0, 0o101, 0), NOTIFY),
+            ("openat", (0, 0, 0o2000000, 0), ALLOW),
+            ("openat", (0, 0, 0o20200000, 0), NOTIFY),
+            ("openat", (0, 0, 0o200000, 0), ALLOW),
+            ("prctl", (8,), NOTIFY),
+            ("prctl", (4,), ALLOW),
+            ("getsockopt", (3, 1, 17), NOTIFY),
+            ("getsockopt", (3, 1, 18), ALLOW),
+            ("getsockopt", (3, 6, 17), ALLOW),
+        ],
+    )
+    def test_filter_judges_by_arguments(self, machine, table, name, arguments, expected):
+        """Files are only watched when they are made, options only when they concern ids."""
+        number = calls.CALLS[name][calls.COLUMNS[table.audit]]
+
+        assert answer(machine, table.audit, number, *arguments, program=supervised_program(machine)) == expected
+
+
+def test_x32_calls_are_not_there_under_supervision():
+    """Calls of x32 would go past the supervisor."""
+    number = 0x4000_0000 | calls.CALLS["chown"][0]
+
+    assert answer("x86_64", profile.X86_64.audit, number, program=supervised_program("x86_64")) == ENOSYS
+
+
+def test_every_supervised_call_is_one_docker_allows():
+    """What the other filter refuses would never be answered."""
+    for machine, tables in calls.TABLES.items():
+        for table in tables:
+            column = calls.COLUMNS[table.audit]
+            numbers = {numbers[column] for numbers in calls.CALLS.values()} - {None}
+            assert {answer(machine, table.audit, number) for number in numbers} == {ALLOW}

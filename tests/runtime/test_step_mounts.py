@@ -34,12 +34,11 @@ def test_file_in_memory_is_executable_if_its_mode_says_so(run_step, mode, status
     assert step["status"] == status
 
 
-def test_owner_outside_the_namespace_is_explained(run_step):
-    """Where only one id is mapped, a file of another owner fails with the way out."""
-    step = run_step("true", single_id=True, files=[["/f", "", 0o400, 5, 5]])
+def test_file_in_memory_keeps_its_owner_with_one_id(run_step):
+    """Where only one id is mapped, a secret has the owner it was given."""
+    step = run_step("stat -c %u:%g:%a /f", single_id=True, files=[["/f", "", 0o400, 5, 6]])
 
-    assert "no place for the owner 5:5" in step["error"]["message"]
-    assert "usermod" in step["error"]["hint"]
+    assert step["stdout"] == "5:6:400\n"
 
 
 def test_content_is_not_shown():

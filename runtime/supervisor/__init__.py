@@ -1,0 +1,1 @@
+"""Answering the calls of a step about owners and ids, where only one user id exists."""
