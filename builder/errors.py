@@ -84,10 +84,10 @@ class ArchiveError(BuildError):
 
 
 ONE_OWNER_HINT = (
-    "you have no sub-ids, so files in a step can only belong to root; if that is why it failed: "
-    "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER"
+    "you have no sub-ids, so users in a step are only told apart where they own files, not where they may; "
+    "if that is why it failed: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER"
 )
-"""Why chown and package managers fail where only one user id is mapped, and the cure."""
+"""What differs for a step where only one user id is mapped, and the cure."""
 
 
 class StepFailedError(BuildError):

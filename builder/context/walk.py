@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from builder.errors import ContextError
 from runtime.layers.entry import Entry, EntryKind
+from runtime.ownership import Owners, below
 from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
@@ -74,12 +75,19 @@ class SourceRoot:
         shown: what the user knows it by, e.g. "build context" or "stage `build`".
         ignore: what the build does not see of it; None for stages and images.
         keep_owner: whether files keep their owner; files of a context belong to 0:0.
+        owners: tells who that is; None if the kernel does, or nobody asks.
     """
 
     fd: int
     shown: str
     ignore: IgnoreRules | None = None
     keep_owner: bool = False
+    owners: Owners | None = None
+
+
+def image_root(fd: int, shown: str) -> SourceRoot:
+    """Return the source root of a mounted stage or image; works only inside the namespace."""
+    return SourceRoot(fd=fd, shown=shown, keep_owner=True, owners=Owners.here())
 
 
 def walk(root: SourceRoot, path: bytes, *, filters: Sequence[Filter] = ()) -> list[Found]:
@@ -252,11 +260,12 @@ def find(root: SourceRoot, path: bytes) -> Found | None:
     folder, _, name = path.rpartition(b"/")
     try:
         if not path:
-            return Found(b"", os.fstat(root.fd))
+            return Found(b"", _true_status(root, os.fstat(root.fd), root.fd))
         fd = open_in_root(root.fd, folder or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             linkname = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
+            status = _true_status(root, status, below(fd, name))
         finally:
             os.close(fd)
     except OSError as error:
@@ -264,6 +273,10 @@ def find(root: SourceRoot, path: bytes) -> Found | None:
             return None
         raise read_error(root, path, error) from error
     return Found(path, status, linkname)
+
+
+def _true_status(root: SourceRoot, status: os.stat_result, where: int | bytes) -> os.stat_result:
+    return status if root.owners is None else root.owners.true_status(status, where)
 
 
 def read_error(root: SourceRoot, path: bytes, error: OSError) -> ContextError:
@@ -330,6 +343,11 @@ def _scan(root: SourceRoot, path: bytes) -> list[Found]:
                     encoded = name.encode(encoding, "surrogateescape")
                     linkname = os.readlink(encoded, dir_fd=fd) if entry.is_symlink() else b""
                     append(make(Found, (prefix + encoded, entry.stat(follow_symlinks=False), linkname)))
+            if root.owners is not None and root.owners.recorded:
+                skip = len(prefix)
+                items = [
+                    item._replace(stat=_true_status(root, item.stat, below(fd, item.path[skip:]))) for item in items
+                ]
         finally:
             os.close(fd)
     except OSError as error:

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from builder.context.select import Selected, Selection, select_sources
-from builder.context.walk import SourceRoot
+from builder.context.walk import image_root
 from builder.dockerfile.mounts import BindMount, CacheMount
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def select_mounted(context: LocalContext | RemoteContext, vertex: Vertex, mount:
 def select_mounted_from(root_fd: int, vertex: Vertex, mount: PlannedMount) -> Selection:
     """Find what a mount shows of the opened file system of a stage or image."""
     shown = f"`{vertex.sources[mount.source or 0].name}`"
-    root = SourceRoot(fd=root_fd, shown=shown, keep_owner=True)
+    root = image_root(root_fd, shown)
     return Selection(root=root, sources=select_sources(root, (literal_path(mount),), span=vertex.span))
 
 

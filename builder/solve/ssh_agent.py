@@ -18,6 +18,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from builder.errors import UsageError
+from runtime.ownership import Owners
 
 if TYPE_CHECKING:
     import subprocess
@@ -71,7 +72,7 @@ class SshAgents:
             with _short(path) as short:
                 listener.bind(short)
             try:
-                os.chown(path, *owner)
+                Owners.here().give(os.fsencode(path), *owner)
                 path.chmod(mode)
                 listener.listen()
                 threading.Thread(target=_serve, args=(listener, agent), name="ssh-proxy", daemon=True).start()

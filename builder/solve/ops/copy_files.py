@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from builder.context.select import InlineFile, Selection, select_sources
-from builder.context.walk import SourceRoot
+from builder.context.walk import image_root
 from builder.plan.mode import Mode
 from builder.solve.ops.archive import place_add
 from builder.solve.ops.ownership import resolve_owner
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def select_from_stage(vertex: Vertex, op: CopyFiles, root_fd: int) -> Selection:
     """Find what a COPY takes from the mounted file system of a stage or image."""
     shown = f"`{vertex.sources[0].name}`"
-    root = SourceRoot(fd=root_fd, shown=shown, keep_owner=True)
+    root = image_root(root_fd, shown)
     sources = select_sources(root, op.paths, excludes=op.exclude, parents=op.parents, span=vertex.span)
     return Selection(root=root, sources=sources)
 

@@ -34,6 +34,7 @@ from builder.solve.ssh_agent import SshAgents
 from builder.store import remove_folder
 from runtime import mounts as runtime_mounts
 from runtime.layers.whiteouts import make_whiteout, mark_xattr_whiteouts
+from runtime.ownership import Owners
 from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ class Mounts:
         if cache.seed is None or cache.has_own_mode:
             uid, gid = mount.uid or 0, mount.gid or 0
             try:
-                os.chown(folder, uid, gid)
+                Owners.here().give(os.fsencode(folder), uid, gid)
             except OSError as error:
                 raise _unmapped_owner(mount.target, uid, gid, vertex) from error
             folder.chmod(DEFAULT_CACHE_MODE if mount.mode is None else mount.mode)
@@ -394,7 +395,9 @@ class _Cache(NamedTuple):
     def key(self) -> str:
         seed = "" if self.seed is None else f"{snapshot_name(self.seed) if self.seed else ''}:{self.mount.source}"
         owner = f"{self.mount.mode}:{self.mount.uid}:{self.mount.gid}" if self.has_own_mode else ""
-        return derive_key((("namespace", self.namespace), ("id", self.id), ("seed", seed), ("owner", owner)))
+        # What was made under another map of ids has owners that do not exist here.
+        form = (("owners", "recorded"),) if Owners.here().recorded else ()
+        return derive_key((("namespace", self.namespace), ("id", self.id), ("seed", seed), ("owner", owner), *form))
 
 
 def _unmapped_owner(target: str, uid: int, gid: int, vertex: Vertex) -> BuildError:
