@@ -521,6 +521,7 @@ def check_ownership(root: Path) -> None:
 
 
 @pytest.mark.userns
+@pytest.mark.subids
 @pytest.mark.skipif(os.geteuid() == 0, reason="needs an id map that ends, which root's does not")
 @pytest.mark.parametrize("kind", ["uid", "gid"])
 def test_apply_names_the_id_that_is_not_mapped(root: Path, kind: str):
