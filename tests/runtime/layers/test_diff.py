@@ -432,7 +432,7 @@ PLACES = ["a", "b", "a/a", "a/b", "b/a", "b/b", "a/a/a", "a/a/b", "b/a/a", "c", 
 def check_round_trips(tmp_path: Path) -> None:
     """Run inside."""
 
-    @settings(max_examples=60, database=None)
+    @settings(max_examples=60, database=None, deadline=None)
     @given(actions, actions, actions)
     def round_trip(first, second, third) -> None:
         key = hashlib.sha256(repr((first, second, third)).encode()).hexdigest()
