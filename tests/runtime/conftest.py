@@ -126,12 +126,8 @@ def run_body(tmp_path, image):
     """Return a function that runs the source of `body(zygote)` inside and returns what it printed."""
 
     def run(source: str, *, single_id: bool = False) -> str:
-        lines = "
-".join(f"    {line}" for line in source.splitlines())
-        program = f"{PRELUDE}
-def body(zygote):
-{lines}
-{END}"
+        lines = "\n".join(f"    {line}" for line in source.splitlines())
+        program = f"{PRELUDE}\ndef body(zygote):\n{lines}\n{END}"
         command = [sys.executable, "-c", program, str(tmp_path), str(image), "single" if single_id else "best"]
         done = subprocess.run(
             command,
