@@ -36,6 +36,9 @@ class SandboxError(Exception):
 class KernelError(SandboxError, OSError):
     """A system call failed.
 
+    It is an OSError, but none of its subclasses, whatever the number: `except FileNotFoundError` fits the functions of os
+    alone, and errno is asked of what calls `syscalls` and `paths`.
+
     Args:
         call: the name of the system call.
         errno: the error number.
