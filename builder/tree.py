@@ -80,7 +80,10 @@ def resolve(tree: Names, path: bytes, *, follow_last: bool) -> bytes:
         links += 1
         if links > MAXIMUM_LINKS:
             shown = path.decode("utf-8", "surrogateescape").lstrip("/")
-            raise CopyError(f"too many levels of symbolic links: `/{shown}`")
+            raise CopyError(
+                f"too many levels of symbolic links: `/{shown}`",
+                hint="copy to another path, or remove the links in an earlier RUN",
+            )
         done = [] if entry.linkname.startswith(b"/") else done[:-1]
         todo.extend(reversed(entry.linkname.split(b"/")))
     return b"/".join(done)

@@ -203,6 +203,7 @@ class _Unpacking:
             if placement.tree.added.get(linkname) is None:
                 raise CopyError(
                     f"hard link to a file that is not in the archive: `{shown(path)}`",
+                    hint="make the archive anew, or copy it as a file with --unpack=false",
                     span=self._span,
                 )
         uid, gid = self._owner or (entry.uid, entry.gid)

@@ -35,7 +35,9 @@ def resolve_owner(text: str, tree: Tree, *, span: Span | None = None) -> Owner:
     """
     user, colon, group = text.partition(":")
     if not user or (colon and not group):
-        raise CopyError(f"owner is not of the form user[:group]: `{text}`", span=span)
+        raise CopyError(
+            f"owner is not of the form user[:group]: `{text}`", hint="write it like 1000:1000 or name:group", span=span
+        )
     if needs_no_file(user):
         uid = gid = _parse_id(user, span)
     else:
@@ -52,7 +54,7 @@ def resolve_owner(text: str, tree: Tree, *, span: Span | None = None) -> Owner:
 def _parse_id(text: str, span: Span | None) -> int:
     number = parse_id(text)
     if number is None:
-        raise CopyError(f"id is larger than {MAXIMUM_ID}: `{text}`", span=span)
+        raise CopyError(f"id is larger than {MAXIMUM_ID}: `{text}`", hint="write a smaller number", span=span)
     return number
 
 
@@ -73,5 +75,9 @@ def _find_line(tree: Tree, path: bytes, name: str, what: str, span: Span | None)
 def _parse_field(fields: list[bytes], at: int, name: str, span: Span | None) -> int:
     text = fields[at].strip().decode("ascii", "replace") if len(fields) > at else ""
     if not (text.isascii() and text.isdigit()):
-        raise CopyError(f"the line of the image's passwd or group file holds no id: `{name}`", span=span)
+        raise CopyError(
+            f"the line of the image's passwd or group file holds no id: `{name}`",
+            hint="write a number, or repair the line in an earlier RUN",
+            span=span,
+        )
     return _parse_id(text, span)

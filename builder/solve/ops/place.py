@@ -60,7 +60,7 @@ def encode_destination(text: str, *, span: Span | None = None) -> bytes:
     """
     path = encode_path(text)
     if path is None:
-        raise CopyError(f"destination cannot be a path: `{text!r}`", span=span)
+        raise CopyError(f"destination cannot be a path: `{text!r}`", hint="write another path", span=span)
     return path
 
 

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
-from builder.errors import StepFailedError
+from builder.errors import DockerfileError, StepFailedError
 from builder.events import EventSink, VertexLog
 from builder.solve.ops.resolver import resolv_conf
 from runtime.errors import StepSetupError
@@ -68,6 +68,7 @@ def run_command(
 
     Raises:
         StepFailedError: the command ended with another status than 0, or could not be started.
+        DockerfileError: the image does not know the user.
     """
     active = snapshots.prepare(lowers)
     try:
@@ -163,6 +164,10 @@ def _execute(
         _follow(vertex, {out: 1, err: 2}, tail, sink)
         result = step.wait()
     except StepSetupError as error:
+        if error.stage == "user":  # as an unknown owner of --chown: nothing was carried out
+            raise DockerfileError(
+                error.reason, hint="add it to the image in a RUN before, or set USER to a number", span=vertex.span
+            ) from error
         raise StepFailedError(
             command=command, status=error.status, output=error.reason.encode(), span=vertex.span, name=vertex.name
         ) from error
