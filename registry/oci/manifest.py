@@ -115,7 +115,7 @@ def parse_manifest(data: bytes, media_type: str | None, *, subject: str) -> Mani
 
 
 def _manifest_from_json(value: object, assumed: str, *, subject: str) -> Manifest:
-    fields = _open_document(value, ("manifests",), subject=subject)
+    fields = _open_document(value, subject=subject)
     media_type = fields.take_text("mediaType") or assumed
     if not is_manifest(media_type):
         raise fields.error("mediaType", "not the media type of a manifest")
@@ -129,7 +129,7 @@ def _manifest_from_json(value: object, assumed: str, *, subject: str) -> Manifes
 
 
 def _index_from_json(value: object, assumed: str, *, subject: str) -> Index:
-    fields = _open_document(value, ("config", "layers"), subject=subject)
+    fields = _open_document(value, subject=subject, as_index=True)
     media_type = fields.take_text("mediaType") or assumed
     if not is_index(media_type):
         raise fields.error("mediaType", "not the media type of an index")
@@ -145,8 +145,7 @@ def _take_descriptors(fields: Fields, name: str, *, subject: str) -> tuple[Descr
     return tuple(Descriptor.from_json(item, subject=subject, path=path) for path, item in fields.take_values(name))
 
 
-def _open_document(value: object, foreign: tuple[str, ...], *, subject: str) -> Fields:
-    """Open a document that has none of the *foreign* fields, those of the other kind."""
+def _open_document(value: object, *, subject: str, as_index: bool = False) -> Fields:
     fields = Fields(value, subject=subject)
     present = fields.rest()
     version = fields.take_integer("schemaVersion")
@@ -154,9 +153,8 @@ def _open_document(value: object, foreign: tuple[str, ...], *, subject: str) -> 
         raise _schema_1_error(subject)
     if version != 2:
         raise fields.error("schemaVersion", "expected 2")
-    for name in foreign:
-        if name in present:
-            raise fields.error(name, "the document is a manifest and an index at once")
+    if (as_index or "manifests" in present) and ("layers" in present or "config" in present):
+        raise fields.error("manifests", "the document is a manifest and an index at once")
     if "fsLayers" in present:
         raise fields.error("fsLayers", "the document mixes Docker schema 1 and 2")
     return fields
