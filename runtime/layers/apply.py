@@ -25,7 +25,7 @@ from runtime.ownership import Owners
 from runtime.paths import mkdirs_in_root, open_directory_in_root, remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
 _log = logging.getLogger("pybuild." + __name__)
@@ -280,6 +280,7 @@ class _Application:
                 os.mkdir(name, 0o700, dir_fd=parent_fd)
         fd = os.open(name, _DIRECTORY_ITSELF, dir_fd=parent_fd)
         try:
+            _drop_xattrs(fd, {name for name, _ in entry.xattrs})
             self._set_metadata(entry, fd)
         finally:
             os.close(fd)
@@ -369,6 +370,13 @@ def _write_content(member: Member, fd: int) -> None:
             written += os.write(fd, memoryview(data)[written:])
     if end < member.entry.size:
         os.ftruncate(fd, member.entry.size)
+
+
+def _drop_xattrs(fd: int, kept: Collection[str]) -> None:
+    """Take from a directory that was there before what its entry does not name: it may be another one by now."""
+    for name in os.listxattr(fd):
+        if travels(name) and name not in kept:
+            os.removexattr(fd, name)
 
 
 def _set_xattr(fd: int, name: str, value: bytes) -> None:

@@ -401,6 +401,32 @@ def check_chain(tmp_path: Path) -> None:
 
 
 @pytest.mark.userns
+def test_directory_made_anew_has_lost_its_xattrs(tmp_path):
+    """A directory that takes the place of one with xattrs has none, also where the layer is applied."""
+    run_inside(check_renewed_directory, tmp_path)
+
+
+def check_renewed_directory(tmp_path: Path) -> None:
+    """Run inside."""
+    snapshots = Snapshots(tmp_path / "snapshots", tmp_path / "temporary")
+    target, copy = tmp_path / "merged", tmp_path / "copy"
+    target.mkdir()
+    (copy / "d").mkdir(parents=True)
+    os.setxattr(copy / "d", "user.x", b"1")
+    base = snapshots.prepare()
+    (base.upper / "d").mkdir()
+    os.setxattr(base.upper / "d", "user.x", b"1")
+    snapshots.commit(base, "1")
+    top = snapshots.prepare(snapshots.lowers(["1"]))
+    with snapshots.mount_active(snapshots.lowers(["1"]), top, target) as m:
+        (m / "d").rmdir()
+        (m / "d").mkdir()
+    apply_layer(io.BytesIO(diff(top.upper, *snapshots.lowers(["1"]))), copy)
+
+    assert os.listxattr(copy / "d") == []
+
+
+@pytest.mark.userns
 def test_diff_then_apply_gives_the_same_tree(tmp_path):
     """For random changes to random trees: the layer of the upper directory, applied, shows what the overlay showed."""
     run_inside(check_round_trips, tmp_path)
