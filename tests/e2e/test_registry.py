@@ -59,6 +59,23 @@ def test_base_image_is_pulled_by_a_build(with_busybox: Pybuild, registry: str) -
     assert pybuild("run", "--root", "third", result, "cat", "/srv/made").out == "made\n"
 
 
+def test_base_image_is_named_by_tag_and_digest(with_busybox: Pybuild, registry: str) -> None:
+    """FROM takes a registry with its port, a digest, and a tag with a digest; a digest that is not there is refused."""
+    pybuild = with_busybox
+    base = f"{registry}/team/base"
+    pybuild("tag", "busybox", f"{base}:1")
+    pybuild("push", f"{base}:1")
+    digest = json.loads(pybuild("inspect", "busybox").out)[0]["Descriptor"]["digest"]
+    dockerfile = f"FROM {base}@{digest} AS a\nFROM {base}:1@{digest}\nCOPY --from=a /bin/busybox /copy\n"
+
+    pybuild("build", "--root", "another", "--tag", "app", pybuild.context({"Dockerfile": dockerfile}))
+    missing = pybuild.context({"Dockerfile": f"FROM {base}:1@sha256:{'0' * 64}\n"})
+    failed = pybuild("build", "--root", "another", missing, status=3)
+
+    assert json.loads(pybuild("inspect", "--root", "another", "app").out)[0]["RootFS"]["Layers"]
+    assert f"{base}:1@sha256:000" in failed.err
+
+
 @pytest.mark.skopeo
 def test_skopeo_reads_what_was_pushed(with_busybox: Pybuild, registry: str) -> None:
     """The registry hands skopeo the manifest we pushed."""
