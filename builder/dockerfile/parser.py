@@ -428,7 +428,7 @@ def _read_delimiter(line: LogicalLine, head: re.Match[str], end: int, *, shell: 
             quoted = True
             parts.append(single if single is not None else _IN_DOUBLE_QUOTES.sub(r"\1", double))
     name = "".join(parts)
-    if not name or text[position : position + 1] in {"<", "'", '"'} or (text[position:end][:1] == "\\"):
+    if not name or text[position : position + 1] in {"<", "'", '"'} or text.startswith("\\", position, end):
         return None
     word = Word(text[head.start() : position], head.start(), position)
     if any(blank in name for blank in BLANKS):
