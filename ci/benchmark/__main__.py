@@ -46,7 +46,7 @@ def main() -> int:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ci/bench", description="Measure builds, cold and warm; prints medians.")
-    parser.add_argument("works", nargs="*", help="rows: start step steps stages many-files big-file packages")
+    parser.add_argument("works", nargs="*", help="rows: start parse step steps stages many-files big-file packages")
     parser.add_argument("--quick", action="store_true", help="small sizes and few repetitions")
     parser.add_argument("--tool", dest="tools", action="append", help="pybuild or buildah; all that are installed")
     parser.add_argument("--folder", type=Path, required=True, help=argparse.SUPPRESS)

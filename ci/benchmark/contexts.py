@@ -53,6 +53,13 @@ def write_big_file(contexts: Path, *, size: int, base: str) -> Path:
     return _keep(contexts / f"big-file-{size // MIB}", f"FROM {base}\nCOPY big /srv/big\n", write)
 
 
+def write_long_dockerfile(contexts: Path, *, size: int, base: str) -> Path:
+    """Write a context whose Dockerfile has *size* bytes, nearly all of them in a stage that nothing needs."""
+    line = 'RUN set -e; for name in one two three; do echo "$name" >> /srv/log; done && sync\n'
+    dockerfile = f"FROM {base} AS unused\n{line * (size // len(line))}FROM {base}\nLABEL made=yes\n"
+    return _keep(contexts / f"long-dockerfile-{size}", dockerfile, lambda _folder, _source: None)
+
+
 def write_one_step(contexts: Path, *, base: str) -> Path:
     """Write a context whose only step does nothing."""
     return _keep(contexts / "one-step", f"FROM {base}\nRUN true\n", _write_nothing)

@@ -82,6 +82,13 @@ def all_works(sizes: Sizes, place: Place) -> list[Work]:
             is_build=False,
         ),
         Work(
+            name="parse",
+            title="a Dockerfile of 1 MB",
+            bases=small,
+            make=lambda: contexts.write_long_dockerfile(folder, size=1_000_000, base=SMALL_BASE),
+            floor=lambda context: Command(args=("wc", str(context / "Dockerfile"))),
+        ),
+        Work(
             name="step",
             title="one RUN true",
             bases=small,

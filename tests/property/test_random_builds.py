@@ -47,6 +47,12 @@ STEPS = st.one_of(
     st.builds("LABEL {}=$V".format, st.sampled_from(["l", "m"])),
     st.just("USER 5:6"),
 )
+LINKABLE = st.one_of(
+    st.builds("COPY {} {}/{}".format, st.sampled_from(["a", "b", "d/a"]), FOLDERS, NAMES),
+    st.builds("COPY {} {}/".format, st.sampled_from(["a", "a b", "d", "d/e", "."]), FOLDERS),
+    st.builds("COPY <<EOF {}/{}\ntext\nEOF".format, FOLDERS, NAMES),
+    st.builds("ADD {} {}/".format, st.sampled_from(["a", "d"]), FOLDERS),
+)
 BUILDS = st.lists(STEPS, min_size=1, max_size=6)
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 """Makes the times of directories that a build makes the same in two builds that are compared."""
@@ -154,6 +160,22 @@ def test_stage_cut_in_two_gives_the_same_tree(steps: list[str], data: st.DataObj
 
 
 @FEW
+@given(st.lists(LINKABLE, min_size=1, max_size=6))
+def test_linked_copies_give_the_tree_of_others(steps: list[str]) -> None:
+    """Where no symbolic link and no directory of another mode is in the way, `--link` changes only what is cached.
+
+    Times of directories are left out: a linked layer brings its own.
+    """
+    linked = [step.replace(" ", " --link ", 1) for step in steps]
+    with workshop() as made, made.store() as store:
+        plain = made.export(store, "\n".join(["FROM scratch", *steps, ""]))
+        other = made.export(store, "\n".join(["FROM scratch", *linked, ""]), "linked.tar")
+
+    assert _without_directory_times(other) == _without_directory_times(plain)
+    assert other.layers == plain.layers
+
+
+@FEW
 @given(BUILDS)
 def test_exported_and_loaded_image_keeps_its_digest(steps: list[str]) -> None:
     """Export, load, export: the manifest in both archives is the same."""
@@ -171,6 +193,13 @@ def test_exported_and_loaded_image_keeps_its_digest(steps: list[str]) -> None:
         assert main(["save", *root, "--format", "oci-archive", "-o", str(second), "app:1"], environment) == 0
 
         assert _digests(second) == _digests(first)
+
+
+def _without_directory_times(image: Flat) -> dict[str, dict[str, Any]]:
+    return {
+        path: {key: value for key, value in entry.items() if (key, entry["type"]) != ("mtime", "directory")}
+        for path, entry in image.tree.items()
+    }
 
 
 def _digests(archive: Path) -> list[str]:
