@@ -126,7 +126,11 @@ def _follow(
         if answer.status not in _REDIRECTS or not location:
             return answer
         answer.close()
-        target, _ = _split_credentials(urljoin(at, location))
+        try:
+            target, _ = _split_credentials(urljoin(at, location))
+            is_same_origin(target, origin)  # reads the port
+        except ValueError as error:
+            raise DownloadError(redact_url(url), "it redirects to something that is no address") from error
         wanted = urlsplit(target).scheme
         if wanted not in {"http", "https"} or (parts.scheme == "https" and wanted != "https"):
             raise DownloadError(redact_url(url), f"it redirects from {parts.scheme} to {wanted or 'nowhere'}")

@@ -22,6 +22,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
+from builder.context.address import check_address
 from builder.context.authorization import repository_hint
 from builder.errors import ContextError, SourceError
 from runtime.paths import remove_tree
@@ -123,7 +124,7 @@ def is_git_url(text: str) -> bool:
     """Tell whether an address is one of a git repository, whatever is wanted of it."""
     bare = re.split(r"[?#]", text, maxsplit=1)[0]
     if bare.startswith(("http://", "https://")):
-        return urlsplit(bare).path.endswith(".git")
+        return bare.partition("://")[2].partition("/")[2].endswith(".git")
     return bare.startswith(_SCHEMES) or _SCP.fullmatch(bare) is not None
 
 
@@ -132,12 +133,14 @@ def parse_git_url(text: str, *, span: Span | None = None) -> GitSource:
 
     Raises:
         ContextError: an unknown or repeated key, a value that is missing, two that contradict each other, a reference
-            that cannot be one.
+            that cannot be one, a host or port that cannot be read.
     """
     address, _, fragment = text.partition("#")
     bare, _, query = address.partition("?")
     if bare.startswith("github.com/"):
         bare = f"https://{bare}"
+    if "://" in bare and not bare.startswith("file://"):
+        check_address(bare, span=span)
     try:
         values = _parse_query(query)
         ref, _, subdir = fragment.partition(":")

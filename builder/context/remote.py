@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from builder.context.address import check_address
 from builder.context.archive import find_newest, looks_like_archive, unpack_context
 from builder.context.authorization import file_hint
 from builder.context.git import GitSource, is_git_url, parse_git_url
@@ -72,6 +73,16 @@ class UrlSource(NamedTuple):
         """What the file is called in a directory: the last part of the path."""
         name = unquote(urlsplit(self.url).path, errors="surrogateescape").rstrip("/").rpartition("/")[2]
         return UNNAMED if name in {"", ".", ".."} or "\0" in name else name
+
+
+def parse_url_source(url: str, *, checksum: str = "", unpack: bool = False, span: Span | None = None) -> UrlSource:
+    """Make a source of an address.
+
+    Raises:
+        ContextError: its host or port cannot be read.
+    """
+    check_address(url, span=span)
+    return UrlSource(url=url, checksum=checksum, unpack=unpack)
 
 
 RemoteSource = UrlSource | GitSource
@@ -432,7 +443,7 @@ def open_remote_context(
         source = parse_git_url(address)
         fd, time = network.open_checkout(source, None)
         return RemoteContext(fd, shown=source.shown, dockerfile=dockerfile, text=text, time=time)
-    file = UrlSource(url=address)
+    file = parse_url_source(address)
     body = network.ask(file, None)
     with network.open_body(file, body, None) as stream:
         return _open_stream(stream, network, file.shown, dockerfile, text, time=body.modified or None)
@@ -452,7 +463,7 @@ def open_remote_directory(address: str, network: Network) -> tuple[SourceRoot, i
         source = parse_git_url(address)
         fd, time = network.open_checkout(source, None)
         return SourceRoot(fd=fd, shown=f"repository `{source.shown}`"), time
-    file = UrlSource(url=address)
+    file = parse_url_source(address)
     body = network.ask(file, None)
     fd = network.make_folder()
     with network.open_body(file, body, None) as stream:
@@ -469,7 +480,7 @@ def fetch_dockerfile(url: str, network: Network) -> SourceFile:
     Raises:
         SourceError: it cannot be fetched.
     """
-    source = UrlSource(url=url)
+    source = parse_url_source(url)
     body = network.ask(source, None, limit=MAXIMUM_SIZE)
     with network.open_body(source, body, None) as stream:
         return SourceFile(source.name, decode_dockerfile(stream.read()))

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from builder.context.git import GitSource, is_git_url, parse_git_url, with_checksum
-from builder.context.remote import UrlSource
+from builder.context.remote import parse_url_source
 from builder.errors import DockerfileError
 from registry.errors import RegistryError
 from registry.oci.digest import parse_digest
@@ -41,7 +41,7 @@ def split_sources(
 
     Raises:
         DockerfileError: a flag does not fit the sources.
-        ContextError: the address of a repository cannot be read.
+        ContextError: an address cannot be read.
     """
     span = instruction.span
     local = tuple(path for path in paths if not is_remote(path))
@@ -59,7 +59,9 @@ def split_sources(
             remotes.append(source._replace(keep_git_dir=keep))
         elif is_remote(path):
             remotes.append(
-                UrlSource(url=path, checksum=_digest(checksum, instruction), unpack=instruction.unpack is True)
+                parse_url_source(
+                    path, checksum=_digest(checksum, instruction), unpack=instruction.unpack is True, span=span
+                )
             )
     if checksum and not remotes:
         raise DockerfileError("checksum requires HTTP(S) or Git sources", hint="remove --checksum", span=span)

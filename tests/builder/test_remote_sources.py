@@ -194,6 +194,25 @@ def test_redirect_is_followed_and_leaves_the_credentials_behind(workshop, web):
     assert b"hunter2" not in b"".join(path.read_bytes() for path in workshop.store.root.glob("state.db*"))
 
 
+@pytest.mark.parametrize("location", ["http://[bad/x", "//h:port/x"])
+def test_redirect_to_no_address_is_refused(workshop, web, location):
+    """What a server sends is no fault of ours."""
+    web.redirects["/f"] = location
+    with pytest.raises(SourceError, match="it redirects to something that is no address"):
+        workshop.build(f"FROM scratch\nADD {web.url}/f /f")
+
+
+@pytest.mark.parametrize("wish", ["context", "dockerfile_url", "build_contexts"])
+def test_context_that_is_no_address_is_refused(workshop, wish):
+    """Wherever an address may stand."""
+    address = "https://[bad/x"
+    with pytest.raises(ContextError, match="invalid address"):
+        workshop.build(
+            "FROM c" if wish == "build_contexts" else None,
+            **{wish: {"c": address} if wish == "build_contexts" else address},
+        )
+
+
 def test_missing_url_fails_with_its_status(workshop, web):
     """The status and the address are shown, the query is not."""
     with pytest.raises(SourceError, match=r"invalid response status 404: `http://[0-9.:]+/nothing`") as raised:
@@ -229,6 +248,11 @@ def test_local_and_remote_sources_go_into_one_layer(workshop, web, repository):
         ("ADD --checksum=md5:1 http://h/x /", "invalid --checksum"),
         ("ADD --keep-git-dir http://h/x /", "--keep-git-dir requires Git sources"),
         ("ADD https://h/x.git?what=1 /", 'unexpected query "what"'),
+        ("ADD https://me:secret@[bad/x?secret /", "invalid address: `https://.bad/x`"),
+        ("ADD https://h:port/x /", "invalid address: `https://h:port/x`"),
+        ("ADD https:///x /", "invalid address: `https:///x`"),
+        ("ADD https://[bad/x.git /", "invalid address: `https://.bad/x.git`"),
+        ("ADD ssh://h:port/x.git /", "invalid address: `ssh://h:port/x.git`"),
     ],
 )
 def test_flag_that_does_not_fit_the_source_is_refused(workshop, line, message):
