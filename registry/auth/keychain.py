@@ -239,9 +239,12 @@ def _normalize_host(host: str) -> str:
 
 
 def _normalize_key(key: str) -> str:
-    """Return `host[/path]` for a key in any of its spellings."""
+    """Return `host[/path]` for a key in any of its spellings; one that no address can have stays as it is."""
     if "://" in key:
-        parts = urlsplit(key)
+        try:
+            parts = urlsplit(key)
+        except ValueError:
+            return key
         key = parts.netloc + parts.path
     host, _, path = key.strip("/").partition("/")
     # Docker's keys once were the addresses of the API's versions.

@@ -34,6 +34,13 @@ def user(chain, host, repository=""):
     return found.username if found else None
 
 
+def test_key_that_is_no_address_hides_no_other(tmp_path):
+    """A key that cannot be read is one that fits nothing."""
+    chain = keychain(tmp_path, {"auths": {"https://[x": entry("broken"), "reg.example": entry("me")}})
+
+    assert user(chain, "reg.example") == "me"
+
+
 PATHS = {
     "auths": {
         "reg.example/foo/bar/image": entry("image"),
