@@ -1,10 +1,10 @@
 """Run a step without namespaces or mounts, as uid 0 of a container: chroot into a tree of its own.
 
-A *supervisor* is forked from the zygote for each step. It puts into the tree what a mount would show (`runtime.places`),
+An *attendant* is forked from the zygote for each step. It puts into the tree what a mount would show (`runtime.places`),
 forks the step, ends whatever the step leaves running, and takes everything out again. It holds all rights; the step
 holds what is listed in `runtime/README.md`, section "Without namespaces".
 
-    zygote ── fork ──> supervisor ── fork ──> step
+    zygote ── fork ──> attendant ── fork ──> step
                        subreaper              chroot, fewer capabilities, Landlock, filter, exec
 
 Served: /dev with the nodes every program expects; /dev/stdout and /dev/stderr as pipes to the output; copies of a few
@@ -132,7 +132,7 @@ def give_up_nodes() -> None:
     syscalls.capset(effective=effective & keep, permitted=permitted & keep, inheritable=0)
 
 
-def supervise(
+def attend(
     spec: SandboxSpec,
     streams: tuple[int | None, int, int],
     *,
@@ -317,7 +317,7 @@ def _become_step(
 ) -> NoReturn:
     sandbox.reset_signals()
     if not spec.interactive:
-        os.setsid()  # another one than the supervisor's, which a step must not be able to signal as a group
+        os.setsid()  # another one than the attendant's, which a step must not be able to signal as a group
     os.umask(sandbox.UMASK)
     sandbox.set_streams(streams)
     os.fchdir(root)

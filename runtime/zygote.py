@@ -240,8 +240,8 @@ def _serve(control: socket.socket, isolation: Isolation) -> NoReturn:
     """Be the zygote until the inner process closes its end."""
     prctl.set_name("pybuild-zygote")
     if isolation == "chroot":
-        reaper.adopt_orphans()  # of a supervisor that was killed
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until a new supervisor can take it
+        reaper.adopt_orphans()  # of an attendant that was killed
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until a new attendant can take it
     sandbox.ignore_signals()
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
@@ -308,7 +308,7 @@ class _Running:
 
 
 def _ending_signal(isolation: Isolation) -> signal.Signals:
-    """Return what ends the child of a request with all that it started: a supervisor wants to do that itself."""
+    """Return what ends the child of a request with all that it started: an attendant wants to do that itself."""
     return signal.SIGTERM if isolation == "chroot" else signal.SIGKILL
 
 
@@ -384,7 +384,7 @@ def _be_step(
         spec = sandbox.SandboxSpec.from_json(json.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0)))
         streams = (source[0] if source else None, output, error_output)
         if isolation == "chroot":
-            chroot.supervise(
+            chroot.attend(
                 spec,
                 streams,
                 report=lambda stubs: _send(channel, _ready(stubs)),

@@ -306,7 +306,7 @@ def test_kill_ends_daemons_too(run: Driver):
     assert os.listdir(cache) == ["kept"]
 
 
-@pytest.mark.parametrize("victim", ["front", "zygote", "supervisor"])
+@pytest.mark.parametrize("victim", ["front", "zygote", "attendant"])
 def test_nothing_outlives_a_killed_builder(run: Driver, victim: str):
     """Whoever of the builder's processes is killed, nothing that a step started stays."""
     script = f"{DAEMONS} sleep {SLEEP}"
@@ -321,7 +321,7 @@ def test_nothing_outlives_a_killed_builder(run: Driver, victim: str):
                 time.sleep(0.02)
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
             pid = int(children.read_text().split()[0])
-            if victim == "supervisor":
+            if victim == "attendant":
                 pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
             os.kill(pid, signal.SIGKILL)
         assert _wait_until_nobody_sleeps() == []
