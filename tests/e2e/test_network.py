@@ -115,8 +115,10 @@ def serving(address: str) -> Iterator[int]:
 
     with socketserver.ThreadingTCPServer((address, 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
 
 
 def ask(address: str, port: int) -> str:
@@ -247,9 +249,11 @@ def answering(address: str) -> Iterator[None]:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield
-        server.sendto(b"", (address, 53))
-        thread.join()
+        try:
+            yield
+        finally:
+            server.sendto(b"", (address, 53))
+            thread.join()
 
 
 @pytest.mark.tun

@@ -141,8 +141,7 @@ def test_helper_holds_little(run_pool, name):
     """A helper gets no descriptor and no variable of ours, and gives up its rights."""
     out = run_pool(
         """
-reader, writer = os.pipe()
-os.set_inheritable(reader, True)
+reader = os.dup2(os.pipe()[0], 50)  # inheritable, and none of those that a helper gets
 os.environ['SECRET'] = 'x'
 with pool.lent() as network:
     folder = Path('/proc') / str(network._pid)
