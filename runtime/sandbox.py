@@ -275,13 +275,22 @@ def become_step(
         syscalls.mount_setattr(root, "", syscalls.AT_EMPTY_PATH, attr_set=syscalls.MOUNT_ATTR_RDONLY)
     mounts.change_root(root)
     os.fchdir(cwd)
-    syscalls.sethostname(spec.hostname.encode(errors="surrogateescape"))
+    _set_host_name(spec.hostname)
     set_limits(spec.ulimits)
     groups = None if spec.keep_groups else (*user.groups, *spec.groups)
     _drop_rights(user, groups, privileged=spec.privileged, owners=owners)
     report(finder.stubs)
     syscalls.close_range(3, LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)
     execute(spec.args, {"HOME": user.home} | dict(spec.environ))
+
+
+def _set_host_name(name: str) -> None:
+    """Name the host, or leave it the name it has where a seccomp filter refuses that, as podman's does by default."""
+    try:
+        syscalls.sethostname(name.encode(errors="surrogateescape"))
+    except KernelError as error:
+        if error.errno != errno.EPERM:
+            raise
 
 
 def ignore_signals() -> None:
