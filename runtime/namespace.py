@@ -59,7 +59,8 @@ def run_in_namespace(body: Callable[[], int], *, ids: Ids = "best") -> int:
 
     Args:
         body: what to do inside; an exception that leaves it is printed by sys.excepthook and gives status 70.
-        ids: `best` takes what there is; `ranges` wants several ids, `single` takes the own one alone.
+        ids: `best` takes what can be had: the own id alone without ranges, and where the helpers fail; `ranges` wants
+            several ids, `single` takes the own one alone.
 
     Returns:
         The status of *body*, or 128 + n if signal n killed the inner process.
@@ -169,12 +170,23 @@ def _map_ids(pid: int, ids: Ids) -> None:
     has_ranges = bool(uid_ranges and gid_ranges)
     if ids == "ranges" and not has_ranges:
         raise lack_of_sub_ids(uid)
-    if ids == "single" or not has_ranges:
-        with contextlib.suppress(OSError):  # the map below says better what is wrong
-            idmap.deny_setgroups(pid)
-        _map_directly(pid, uid_map=idmap.sub_id_map(uid, ()), gid_map=idmap.sub_id_map(gid, ()))
-        return
-    idmap.run_map_helpers(pid, [("uid", idmap.sub_id_map(uid, uid_ranges)), ("gid", idmap.sub_id_map(gid, gid_ranges))])
+    if ids != "single" and has_ranges:
+        uid_map, gid_map = idmap.sub_id_map(uid, uid_ranges), idmap.sub_id_map(gid, gid_ranges)
+        try:
+            idmap.run_map_helpers(pid, [("uid", uid_map), ("gid", gid_map)])
+        except HostUnsupportedError:
+            if ids == "ranges" or _is_mapped(pid):
+                raise
+        else:
+            return
+    with contextlib.suppress(OSError):  # the map below says better what is wrong
+        idmap.deny_setgroups(pid)
+    _map_directly(pid, uid_map=idmap.sub_id_map(uid, ()), gid_map=idmap.sub_id_map(gid, ()))
+
+
+def _is_mapped(pid: int) -> bool:
+    """Tell whether a map was written; the kernel takes one only."""
+    return any(Path(f"/proc/{pid}/{kind}_map").read_text(encoding="ascii") for kind in ("uid", "gid"))
 
 
 def _owner_names(uid: int) -> frozenset[str]:
