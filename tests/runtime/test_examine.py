@@ -113,6 +113,14 @@ def test_refusal_outside_of_containers_has_its_own_cure():
     assert (finding.text, finding.fix) == ("a filter refuses them", "ask")
 
 
+def test_root_is_told_that_privileges_are_not_gained():
+    """It is not claimed that the flag is not set, though uid 0 needs no helpers."""
+    finding = findings(MadeUp({"/proc/self/status": "NoNewPrivs:\t1\n"}), uid=0)["no-new-privileges"]
+
+    assert (finding.state, finding.fix) == ("ok", None)
+    assert finding.text.startswith("set;")
+
+
 def test_best_rung_that_can_be_had_is_chosen():
     """The order is that of RUNGS."""
     trials = (*REFUSED, Trial(rung="chroot"), Trial(rung="none"))
