@@ -83,6 +83,10 @@ def _lack_of_program(*names: str) -> Callable[[], str | None]:
     return find_lack
 
 
+def _lack_of_docker() -> str | None:
+    return _lack_of_program("dockerd", "docker")() or ("needs root to start dockerd" if os.geteuid() else None)
+
+
 FEATURES: dict[str, Callable[[], str | None]] = {
     "userns": _lack_of_user_namespaces,
     "subids": _lack_of_sub_ids,
@@ -90,6 +94,7 @@ FEATURES: dict[str, Callable[[], str | None]] = {
     "registry": _lack_of_program("docker-registry"),
     "skopeo": _lack_of_program("skopeo"),
     "umoci": _lack_of_program("umoci"),
+    "docker": _lack_of_docker,
     "podman": _lack_of_program("podman"),
     "debian": _lack_of_program("mmdebstrap"),
 }

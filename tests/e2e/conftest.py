@@ -30,25 +30,33 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def program() -> Iterator[tuple[str, ...]]:
-    """Return the arguments that start the code under test, readable by every user.
+def packages() -> Iterator[Path]:
+    """Return the folder with the packages under test, readable by every user.
 
-    The code is what `import builder` finds here: the wheel in the environment, for which its own command is used, or
-    the checkout when it comes first on the path, which is copied since other users may not be able to read it.
+    They are what `import builder` finds here: those of the wheel in the environment, or the checkout's when it comes
+    first on the path, which are copied since other users may not be able to read them.
     """
-    packages = Path(builder.__file__).parents[1]
-    command = Path(sys.executable).with_name("pybuild")
-    if packages != CHECKOUT and command.exists():
-        yield (str(command),)
+    found = Path(builder.__file__).parents[1]
+    if found != CHECKOUT:
+        yield found
         return
     copy = Path(tempfile.mkdtemp(prefix="pybuild-code-"))
     copy.chmod(0o755)
     for name in ("builder", "runtime", "registry"):
-        shutil.copytree(packages / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(found / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     compileall.compile_dir(copy, quiet=1)
-    start = f"import sys; sys.path.insert(0, {str(copy)!r}); from builder.cli.main import run; sys.exit(run())"
-    yield (sys.executable, "-c", start)
+    yield copy
     shutil.rmtree(copy)
+
+
+@pytest.fixture(scope="session")
+def program(packages: Path) -> tuple[str, ...]:
+    """Return the arguments that start the code under test: the environment's own command where that has it."""
+    command = Path(sys.executable).with_name("pybuild")
+    if packages == Path(builder.__file__).parents[1] and command.exists():
+        return (str(command),)
+    start = f"import sys; sys.path.insert(0, {str(packages)!r}); from builder.cli.main import run; sys.exit(run())"
+    return (sys.executable, "-c", start)
 
 
 @pytest.fixture(scope="session")
