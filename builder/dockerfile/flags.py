@@ -113,20 +113,22 @@ def parse_flags(node: Node) -> Flags:
                 span=span,
             )
         if name in values and kind is not FlagKind.LIST:
-            raise DockerfileError(f"duplicate flag specified: {name}", hint="give it once", span=span)
+            raise DockerfileError(f"duplicate flag specified: --{name}", hint="give it once", span=span)
         if kind is FlagKind.BOOLEAN:
             value = "true" if not equals else value.lower()
         elif not equals:
             raise DockerfileError(
-                f"missing a value on flag: {name}", hint=f"write --{name}=value, without a blank", span=span
+                f"missing a value on flag: --{name}", hint=f"write --{name}=value, without a blank", span=span
             )
         if kind is FlagKind.BOOLEAN and not value:
             raise DockerfileError(
-                f"missing a value on flag: {name}", hint=f"write --{name} or --{name}=true", span=span
+                f"missing a value on flag: --{name}", hint=f"write --{name} or --{name}=true", span=span
             )
         if kind is FlagKind.BOOLEAN and value not in {"true", "false"}:
             raise DockerfileError(
-                f"expecting boolean value for flag {name}, not: {shorten(value)}", hint="write true or false", span=span
+                f"expecting boolean value for flag --{name}, not: {shorten(value)}",
+                hint="write true or false",
+                span=span,
             )
         values.setdefault(name, []).append(Word(value, word.start, word.end))
     return Flags({name: tuple(words) for name, words in values.items()})

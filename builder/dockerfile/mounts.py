@@ -237,15 +237,14 @@ def _parse_field(text: str, span: Span) -> MountField:
     written, equals, value = text.partition("=")
     key = written.lower()
     key = _ALIASES.get(key, key)
+    if not equals and key not in _BARE_KEYS:
+        hint = f"write {key}=value" if key in _KEYS else f"known keys are {', '.join(_KEYS)}"
+        raise DockerfileError(f"invalid field '{shorten(text)}' must be a key=value pair", hint=hint, span=span)
     if key not in _KEYS:
         raise DockerfileError(
             f"unexpected key '{shorten(written)}' in '{shorten(text)}'{did_you_mean(written, (*_KEYS, *_ALIASES))}",
             hint=f"known keys are {', '.join(_KEYS)}",
             span=span,
-        )
-    if not equals and key not in _BARE_KEYS:
-        raise DockerfileError(
-            f"invalid field '{shorten(text)}' must be a key=value pair", hint=f"write {key}=value", span=span
         )
     if key == "from" and "$" in value[:-1]:
         raise DockerfileError(

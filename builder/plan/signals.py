@@ -49,7 +49,8 @@ _REALTIME_MIN, _REALTIME_MAX = 34, 64
 def is_signal(text: str) -> bool:
     """Tell whether *text* is the number of a signal or its name, with or without `SIG`, in any case."""
     if text.isascii() and text.isdecimal():
-        return 0 < int(text) <= _REALTIME_MAX
+        digits = text.lstrip("0")
+        return len(digits) <= len(str(_REALTIME_MAX)) and 0 < int(digits or "0") <= _REALTIME_MAX
     name = text.upper().removeprefix("SIG")
     return name in _NAMES or name in _realtime_names()
 
