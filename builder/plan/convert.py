@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from builder.dockerfile import instructions as dockerfile
+from builder.dockerfile.parser import shorten
 from builder.errors import DockerfileError
 from builder.plan import history_text
 from builder.plan.build_args import automatic_args, global_args, proxy_environ
@@ -62,6 +63,7 @@ HISTORY_SUFFIX = " # buildkit"
 ResolveImage = Callable[[Reference, Platform, Span | None], Image]
 """Finds the image of a reference for a platform: manifest and config; raises RegistryError."""
 
+_MAX_INDEX_DIGITS = 9
 _URL = re.compile(r"https?://|git://|ssh://|git@", re.IGNORECASE)
 _WITH_LAYER = (dockerfile.Run, dockerfile.Copy, dockerfile.Add, dockerfile.Workdir)
 
@@ -181,7 +183,7 @@ class _Converter:
         for earlier in reversed(self._source.stages[: stage.index]):
             if earlier.name is not None and earlier.name == name.lower():
                 return earlier
-        if name.isdecimal() and int(name) < stage.index:
+        if name.isdecimal() and len(name) <= _MAX_INDEX_DIGITS and int(name) < stage.index:
             return self._source.stages[int(name)]
         return None
 
@@ -517,8 +519,8 @@ class _Converter:
         )
         vertex = self._vertex(instruction, state, op, sources=(source,) if source else ())
         flags = ["--parents"] if op.parents else []
-        flags += [f"--chown={chown}"] if chown is not None else []
-        flags += [f"--chmod={chmod}"] if chmod is not None else []
+        flags += [f"--chown={chown}"] if chown else []
+        flags += [f"--chmod={chmod}"] if chmod else []
         names = [f"<<{file.name}" for file in inline]
         shown = " ".join([keyword, *flags, *paths, *names, destination])
         if remotes:
@@ -566,7 +568,20 @@ class _Converter:
         earlier = self._find_earlier(name, stage)
         if earlier is not None:
             return self.stage_state(earlier).vertex or _EMPTY
-        later = [other.name for other in self._source.stages[stage.index :] if other.name == name.lower()]
+        stages = self._source.stages
+        if name.isdecimal() and (len(name) > _MAX_INDEX_DIGITS or int(name) >= len(stages)):
+            raise DockerfileError(
+                f"invalid stage index {shorten(name)}",
+                hint=f"the first stage is 0, the last one {len(stages) - 1}",
+                span=instruction.span,
+            )
+        later = [other.index for other in stages[stage.index :] if other.name == name.lower()]
+        if stage.index in later or name == str(stage.index):
+            raise DockerfileError(
+                f"circular dependency detected on stage: {stage.name or f'stage-{stage.index}'}",
+                hint="a stage can take files from stages above it only",
+                span=instruction.span,
+            )
         if later or name.isdecimal():
             raise DockerfileError(
                 f'cannot copy from stage "{name}", it needs to be defined before current stage',
