@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.conftest import busybox_archive, place, program, user
+from tests.e2e.conftest import busybox_archive, packages, place, program, user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.command import Account, Pybuild
 
-__all__ = ["busybox_archive", "program", "user"]
+__all__ = ["busybox_archive", "packages", "program", "user"]
 
 
 @pytest.fixture(scope="module")
