@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from builder.context.ignore import hides_source
 from builder.dockerfile.directives import SYNTAX_ARG
 from builder.dockerfile.rules import CHECK_ARG, RULES, Linter, check_dockerfile, rule_url
 from builder.dockerfile.stages import parse_dockerfile
-from builder.errors import BaseImageError
+from builder.errors import BaseImageError, BuildError
 from builder.events import EventSink, VertexCompleted, VertexStarted, VertexStatus, Warned
 from builder.export.results import Exporter
 from builder.image.form import check_outputs
@@ -25,7 +25,7 @@ from builder.request import BuildRequest, OutputType
 from builder.solve.layer import LayerMaker
 from builder.solve.solver import Solver
 from builder.solve.sources import Sources
-from builder.transfer import pull_image, push_image
+from builder.transfer import pull_image, push_cache, push_image
 from registry.content.image import Image, load_image, missing_blobs
 from registry.errors import PlatformMissingError, RegistryError
 
@@ -37,11 +37,14 @@ if TYPE_CHECKING:
     from builder.image.index import ImageIndex
     from builder.plan.platforms import Plans
     from builder.solve.devices import Devices
+    from builder.solve.imported_cache import ImportedCaches
     from builder.source import Span
     from builder.store import Store
     from registry.client import RegistryClient
     from registry.content.store import BlobStore
     from registry.download import Downloaded
+    from registry.oci.descriptor import Descriptor
+    from registry.oci.digest import Digest
     from registry.oci.platform import Platform
     from registry.oci.reference import Reference
     from registry.transfer import ProgressSink, TransferProgress
@@ -110,6 +113,8 @@ class Build:
             named=self._sources.named,
             network=self._sources.network,
             devices=self._devices,
+            imported=self._import_caches(),
+            wants_all_layers=any(target.all_steps for target in request.cache_to),
         )
         self._exporter = Exporter(request, self._plans, self._solver, store, exporting=self._exporting, push=self._push)
 
@@ -137,6 +142,8 @@ class Build:
         self._solver.run(zygote, jobs=self._request.jobs)
         image = self._exporter.image()
         self._exporter.write()
+        if self._request.cache_to:
+            self._export_caches()
         return BuildResult(image=image, names=self._request.tags)
 
     def close(self) -> None:
@@ -213,6 +220,39 @@ class Build:
         except PlatformMissingError:
             return None
         return None if missing_blobs(self._store.blobs, image.manifest.layers) else image
+
+    def _import_caches(self) -> ImportedCaches | None:
+        """Read the caches of `--cache-from`; a survey asks no cache."""
+        if not self._request.cache_from or self._survey is not None:
+            return None
+        from builder.solve.imported_cache import ImportedCaches  # noqa: PLC0415  only with --cache-from
+
+        return ImportedCaches(self._request.cache_from, self._store, self._connecting, self._warn)
+
+    def _export_caches(self) -> None:
+        from builder.export.cache import CacheExporter  # noqa: PLC0415  only with --cache-to
+
+        exporter = CacheExporter(self._request, self._plans, self._solver, self._store)
+        for target in self._request.cache_to:
+            try:
+                with self._exporting(f"exporting cache to {target.name}") as note:
+                    exporter.write(target, partial(self._push_cache, note))
+            except (BuildError, RegistryError) as error:
+                if not target.ignore_error:
+                    raise
+                self._warn(f"cache was not exported: `{target.name}`", error.message)
+
+    def _push_cache(self, note: Note, manifest: Descriptor, layers: Sequence[Digest], name: Reference) -> None:
+        push_cache(self._store, manifest, layers, name, self._connect(partial(_forward, note)))
+
+    @contextlib.contextmanager
+    def _connecting(self, name: str) -> Iterator[RegistryClient]:
+        """Give a registry client that shows its transfers as a piece of work of this name."""
+        with self._exporting(name) as note:
+            yield self._connect(partial(_forward, note))
+
+    def _warn(self, message: str, detail: str) -> None:
+        self._sink(Warned(vertex=None, message=message, detail=detail, time=time.time()))
 
     def _push(self, image: Image | ImageIndex, name: Reference) -> None:
         with self._exporting(f"pushing {name}") as note:

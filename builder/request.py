@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.content.compression import Compression
+    from registry.oci.digest import Digest
     from registry.oci.platform import Platform
     from registry.oci.reference import Reference
 
@@ -75,6 +76,44 @@ class DeviceRules(NamedTuple):
     folders: tuple[Path, ...] = ()
 
 
+class CacheSource(NamedTuple):
+    """One `--cache-from`: a *reference*, or a *folder* with the *tag* or *digest* of what is in it.
+
+    *insecure* lets the registry be reached without TLS.
+    """
+
+    reference: Reference | None = None
+    folder: Path | None = None
+    tag: str = "latest"
+    digest: Digest | None = None
+    insecure: bool = False
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return str(self.reference or self.folder)
+
+
+class CacheTarget(NamedTuple):
+    """One `--cache-to`: a *reference*, or a *folder* and the *tag* it gets there.
+
+    *all_steps* takes the layers of all steps (mode=max), not only of the result; *ignore_error* makes an error a
+    warning; *insecure* lets the registry be reached without TLS.
+    """
+
+    reference: Reference | None = None
+    folder: Path | None = None
+    tag: str = "latest"
+    all_steps: bool = False
+    ignore_error: bool = False
+    insecure: bool = False
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return str(self.reference or self.folder)
+
+
 class OutputType(Enum):
     """Kinds of `--output`, spelled as BuildKit does."""
 
@@ -131,6 +170,8 @@ class BuildRequest:
     annotations: tuple[Annotation, ...] = ()
     outputs: tuple[Output, ...] = ()
     compression: Compression
+    cache_from: tuple[CacheSource, ...] = ()
+    cache_to: tuple[CacheTarget, ...] = ()
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
     pull: bool = False

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from builder.image.index import add_platform, list_images
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from builder.store import Store
     from registry.client import RegistryClient
     from registry.content.image import Image
@@ -47,16 +49,29 @@ def push_image(store: Store, image: Descriptor, reference: Reference, client: Re
     Raises:
         RegistryError: it cannot be brought there.
     """
-    pushed = client.push(image, reference, store.blobs, mount_from=_mount_sources(store, image, reference))
+    layers = _layer_digests(store, image)
+    pushed = client.push(image, reference, store.blobs, mount_from=_mount_sources(store, layers, reference))
     _note_origin(store, image, reference)
     return pushed
 
 
-def _mount_sources(store: Store, image: Descriptor, reference: Reference) -> dict[Digest, str]:
+def push_cache(
+    store: Store, manifest: Descriptor, layers: Sequence[Digest], reference: Reference, client: RegistryClient
+) -> None:
+    """Bring an exported cache to its registry, as `push_image` does an image.
+
+    Raises:
+        RegistryError: it cannot be brought there.
+    """
+    client.push(manifest, reference, store.blobs, mount_from=_mount_sources(store, layers, reference))
+    store.state.add_origin(layers, f"{reference.registry}/{reference.repository}")
+
+
+def _mount_sources(store: Store, layers: Sequence[Digest], reference: Reference) -> dict[Digest, str]:
     """Find for each layer another repository of the same registry that has it."""
     prefix = f"{reference.registry}/"
     own = prefix + reference.repository
-    origins = store.state.find_origins(_layer_digests(store, image))
+    origins = store.state.find_origins(layers)
     return {
         digest: others[0].removeprefix(prefix)
         for digest, repositories in origins.items()

@@ -29,13 +29,13 @@ from registry.errors import (
 from registry.hosts import Endpoint
 from registry.oci.media_types import is_index
 from registry.oci.reference import DEFAULT_NAMESPACE, DEFAULT_REGISTRY
-from registry.pull import choose_remote, pull_image
+from registry.pull import choose_remote, pull_blobs, pull_image
 from registry.push import push_image
 from registry.transfer import Cancellation
 from registry.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from registry.content.store import BlobStore
     from registry.download import Downloaded
@@ -150,6 +150,22 @@ class RegistryClient:
             return pull_image(repository, _remote_name(reference), platform, store, self._tell, layers=layers)
 
         return self._from_first(reference, work)
+
+    def pull_blobs(self, reference: Reference, blobs: Iterable[Descriptor], store: BlobStore) -> None:
+        """Put blobs of a repository into a store, verified.
+
+        Args:
+            reference: the repository; its tag and digest do not count.
+            blobs: what is wanted.
+            store: what it has already is not fetched; what was fetched whole stays, also after a failure.
+
+        Raises:
+            NotFoundError: the registry does not have one.
+            ContentError: bytes are not what they were announced as, or the store cannot be written.
+            RegistryError: as `resolve`.
+        """
+        wanted = tuple(blobs)
+        self._from_first(reference, lambda repository: pull_blobs(repository, wanted, store, self._tell))
 
     def push(
         self,

@@ -25,6 +25,8 @@ from registry.oci.platform import host_platform
 from registry.transfer import CHUNK_SIZE, PROGRESS_STEP, ProgressSink, TransferProgress, run_parallel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from registry.content.store import BlobStore, BlobWriter
     from registry.endpoints import FetchedManifest, Repository
     from registry.oci.descriptor import Descriptor
@@ -82,16 +84,25 @@ def pull_image(
     assert isinstance(manifest, Manifest)  # noqa: S101  (choose_remote ends with one)
     if manifest.config.size > MAX_DOCUMENT_SIZE:
         raise BlobTooLargeError(manifest.config.digest, size=manifest.config.size, limit=MAX_DOCUMENT_SIZE)
-    unique = {blob.digest: blob for blob in (manifest.config, *(manifest.layers if layers else ()))}
+    pull_blobs(repository, (manifest.config, *(manifest.layers if layers else ())), store, progress)
+    with store.writer() as writer:
+        writer.write(fetched.data)
+        writer.commit(fetched.descriptor.digest, fetched.descriptor.size)
+    return load_image(store, fetched.descriptor)
+
+
+def pull_blobs(repository: Repository, blobs: Iterable[Descriptor], store: BlobStore, progress: ProgressSink) -> None:
+    """Pull blobs into a store, several at a time; what it has already is not fetched.
+
+    Raises:
+        RegistryError: as `Repository` says; what was pulled whole by then stays in the store.
+    """
+    unique = {blob.digest: blob for blob in blobs}
     run_parallel(
         [partial(_pull_blob, repository, blob, store, progress) for blob in unique.values()],
         workers=PARALLEL_BLOBS,
         cancellation=repository.connection.cancellation,
     )
-    with store.writer() as writer:
-        writer.write(fetched.data)
-        writer.commit(fetched.descriptor.digest, fetched.descriptor.size)
-    return load_image(store, fetched.descriptor)
 
 
 def _pull_blob(repository: Repository, blob: Descriptor, store: BlobStore, progress: ProgressSink) -> None:

@@ -144,6 +144,14 @@ class State:
             ).fetchone()
         return _record(row) if row else None
 
+    def find_keys(self, diff_id: Digest, name: str) -> tuple[str, ...]:
+        """List the keys for which steps of this name made this layer."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT key FROM record WHERE diff_id = ? AND name = ? ORDER BY key", (diff_id, name)
+            ).fetchall()
+        return tuple(row[0] for row in rows)
+
     def put_record(self, record: Record) -> None:
         """Keep a record; an older answer to the same key is replaced."""
         with self.writing() as connection:

@@ -39,8 +39,6 @@ VERBS: Final[Mapping[str, str]] = {
 _LATER: Final[Mapping[str, frozenset[str]]] = {
     "build": frozenset(
         [
-            "--cache-from",
-            "--cache-to",
             "--attest",
             "--provenance",
             "--sbom",
@@ -385,6 +383,20 @@ def _build_parser() -> Parser:
     cache = parser.add_argument_group("Cache and registries")
     cache.add_argument("--no-cache", action="store_true", help="Run every step")
     _add_list(cache, "--no-cache-filter", metavar="STAGES", help="Run every step of these stages")
+    _add_list(
+        cache,
+        "--cache-from",
+        metavar="SOURCE",
+        help="Use an exported cache: an image name, type=registry,ref=NAME or type=local,src=DIR[,tag=TAG]; what cannot "
+        "be used is a warning",
+    )
+    _add_list(
+        cache,
+        "--cache-to",
+        metavar="DEST",
+        help="Export the cache: an image name, type=registry,ref=NAME or type=local,dest=DIR[,tag=TAG]; mode=max takes "
+        "the steps of all stages, min (default) those of the result; ignore-error=true lets the build go on",
+    )
     cache.add_argument("--pull", action="store_true", help="Ask the registry for newer base images")
     _add_insecure(cache)
     shown = parser.add_argument_group("Output")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from builder.request import (
         Annotation,
         BuildRequest,
+        CacheSource,
+        CacheTarget,
         DeviceGrant,
         NetworkMode,
         Output,
@@ -70,6 +72,7 @@ def parse_build(arguments: argparse.Namespace, environment: Environment) -> Buil
     platforms = _parse_platforms(arguments.platform, environment)
     network = parse_network(arguments.network)
     allow, grants = _parse_allow(arguments.allow, network)
+    compression = _parse_compression(arguments, outputs)
     return BuildRequest(
         context=context,
         root=environment.root(arguments.root),
@@ -88,7 +91,9 @@ def parse_build(arguments: argparse.Namespace, environment: Environment) -> Buil
         labels=_parse_pairs(arguments.label, "--label"),
         annotations=_parse_annotations(arguments.annotation),
         outputs=outputs,
-        compression=_parse_compression(arguments, outputs),
+        compression=compression,
+        cache_from=_parse_cache_sources(arguments.cache_from, environment),
+        cache_to=_parse_cache_targets(arguments.cache_to, environment, compression),
         no_cache=arguments.no_cache,
         no_cache_stages=frozenset(name for text in arguments.no_cache_filter for name in _split_csv(text)),
         pull=arguments.pull,
@@ -106,6 +111,24 @@ def parse_build(arguments: argparse.Namespace, environment: Environment) -> Buil
         ),
         jobs=_parse_jobs(arguments.jobs),
     )
+
+
+def _parse_cache_sources(texts: Sequence[str], environment: Environment) -> tuple[CacheSource, ...]:
+    if not texts:
+        return ()
+    from builder.cli.cache_options import parse_source  # noqa: PLC0415  (only with --cache-from)
+
+    return tuple(source for text in texts for source in parse_source(text, _split_csv(text), environment))
+
+
+def _parse_cache_targets(
+    texts: Sequence[str], environment: Environment, compression: Compression
+) -> tuple[CacheTarget, ...]:
+    if not texts:
+        return ()
+    from builder.cli.cache_options import parse_target  # noqa: PLC0415  (only with --cache-to)
+
+    return tuple(parse_target(text, _split_csv(text), environment, compression) for text in texts)
 
 
 def _parse_secrets(texts: Sequence[str], environment: Environment) -> tuple[SecretSource, ...]:

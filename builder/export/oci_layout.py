@@ -41,7 +41,7 @@ def write_layout(
     target = LocalBlobStore(destination, temporary=destination)
     for digest in blob_digests(image):
         if not target.has(digest):
-            _copy_blob(blobs, target, digest)
+            copy_blob(blobs, target, digest)
     for name in names or (None,):
         layout.put(image.descriptor, name)
 
@@ -121,7 +121,8 @@ def _file(name: str, size: int) -> Entry:
     return Entry(path=name.encode(), kind=EntryKind.FILE, mode=0o644, uid=0, gid=0, mtime=0, size=size)
 
 
-def _copy_blob(source: LocalBlobStore, target: LocalBlobStore, digest: Digest) -> None:
+def copy_blob(source: LocalBlobStore, target: LocalBlobStore, digest: Digest) -> None:
+    """Copy a blob; it arrives verified, or not at all."""
     with source.open(digest) as content, target.writer() as writer:
         while data := content.read(1 << 20):
             writer.write(data)

@@ -24,6 +24,7 @@ from builder.errors import BuildError
 from builder.events import EventSink, VertexCompleted, VertexStarted
 from builder.image.assemble import Layer
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
+from builder.plan.platforms import Plans
 from builder.solve.filesystem import FileSystem, FileSystems, snapshot_name
 from builder.tree import EmptyTree, Tree
 
@@ -32,18 +33,20 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
+    from builder.cache.document import CachedLayer
     from builder.context.local import Context
     from builder.context.named import NamedContexts
     from builder.context.remote import Network, RemoteContext
     from builder.context.select import Selection
     from builder.plan.mounts import PlannedMount
-    from builder.plan.platforms import Plans
     from builder.request import SecretSource, SshSource
     from builder.solve.devices import Devices
+    from builder.solve.imported_cache import ImportedCaches
     from builder.solve.layer import LayerMaker
     from builder.solve.networks import StepNetworks
     from builder.solve.ops.mounts import Mounts, StepMounts
     from builder.store import Store
+    from registry.oci.digest import Digest
     from runtime.networks import PrivateNetwork
     from runtime.zygote import Step, Zygote
 
@@ -71,6 +74,8 @@ class Solver:
         named: the named contexts; None if no step reads from one.
         network: gives what fetches the sources of ADD; None if no step needs it.
         devices: gives steps their devices; None if no step asks for one.
+        imported: what other caches know; None if there are none.
+        wants_all_layers: have the layers of all steps in the store, not only those that something is made of.
     """
 
     def __init__(
@@ -86,8 +91,14 @@ class Solver:
         named: NamedContexts | None = None,
         network: Callable[[], Network] | None = None,
         devices: Devices | None = None,
+        imported: ImportedCaches | None = None,
+        wants_all_layers: bool = False,
     ) -> None:
         self._vertices = plan.vertices()
+        self._results_wanted = [each.vertex for each in (plan.plans if isinstance(plan, Plans) else (plan,))]
+        self._imported = imported
+        self._wants_all_layers = wants_all_layers
+        self._found: dict[str, tuple[CachedLayer, Record]] = {}
         self._store = store
         self._context = context
         self._layers = layers
@@ -102,6 +113,7 @@ class Solver:
         self._used: list[str] = []
         self._running: set[Step] = set()
         self._canceled = False
+        self._is_running = False
         self._guard = threading.Lock()
         self._secrets = secrets
         self._ssh = ssh
@@ -123,19 +135,64 @@ class Solver:
 
     def probe(self) -> bool:
         """Answer every vertex the cache knows; return whether the rest needs the namespace."""
-        for vertex in self._vertices:
-            if all(needed.digest in self._results for needed in vertex.inputs):
-                result = self._answer(vertex)
-                if result is not None:
-                    started = time.time()
-                    self._sink(_started(vertex, started))
-                    self._finish(vertex, result)
+        if self._imported is None:
+            self._look_up(self._show)
+        else:
+            self._look_up_imported()
         left = [vertex for vertex in self._vertices if vertex.digest not in self._results]
         for vertex in left:
             if isinstance(vertex.op, CopyFiles) and vertex.op.remotes:
                 # Here and not when its turn comes: this process has the user's name, keys and one thread.
                 self._key_remotes(vertex, vertex.op)
         return any(isinstance(vertex.op, RunCommand) or vertex.sources for vertex in left)
+
+    def _look_up(self, found: Callable[[Vertex, Result], None]) -> None:
+        for vertex in self._vertices:
+            if all(needed.digest in self._results for needed in vertex.inputs):
+                result = self._answer(vertex)
+                if result is not None:
+                    self._results[vertex.digest] = result
+                    found(vertex, result)
+
+    def _look_up_imported(self) -> None:
+        """Look up in imported caches too, anew if one of them turns out not to have a layer that is needed."""
+        try:
+            self._look_up(lambda *_: None)
+            while not self._fetch_imported():
+                self._results.clear()
+                self._used.clear()
+                self._look_up(lambda *_: None)
+        finally:
+            for vertex in self._vertices:
+                if vertex.digest in self._results:
+                    self._show(vertex, self._results[vertex.digest])
+
+    def _fetch_imported(self) -> bool:
+        """Fetch those layers that were found in other caches and are needed; tell whether all could be had."""
+        if self._imported is None or not self._found:
+            return True
+        found, self._found = self._found, {}
+        needed = self._needed_layers()
+        wanted = [cached for cached, _ in found.values() if cached.diff_id in needed]
+        if not self._imported.fetch(wanted):
+            return False
+        for cached, record in found.values():
+            if cached.diff_id in needed:
+                self._store.state.put_record(record)
+        return True
+
+    def _needed_layers(self) -> set[Digest]:
+        """List the layers that the results, and the steps that are left, are made of."""
+        tops = [self._results[vertex.digest] for vertex in self._results_wanted if vertex and self._is_solved(vertex)]
+        for vertex in self._vertices:
+            if not self._is_solved(vertex):
+                tops += [self._results[needed.digest] for needed in vertex.inputs if self._is_solved(needed)]
+        if self._wants_all_layers:
+            tops += self._results.values()
+        return {layer.diff_id for result in tops for layer in result.layers}
+
+    def _is_solved(self, vertex: Vertex) -> bool:
+        return vertex.digest in self._results
 
     def left(self) -> tuple[Vertex, ...]:
         """Give the vertices that have no answer yet."""
@@ -147,6 +204,7 @@ class Solver:
         The first failure ends the running steps and is raised when all have stopped.
         """
         left = [vertex for vertex in self._vertices if vertex.digest not in self._results]
+        self._is_running = True
         try:
             if any(isinstance(vertex.op, RunCommand) and vertex.op.network == "default" for vertex in left):
                 self._prepare_networks(zygote)
@@ -204,6 +262,10 @@ class Solver:
                 error.span = vertex.span
             raise
 
+    def _show(self, vertex: Vertex, result: Result) -> None:
+        self._sink(_started(vertex, time.time()))
+        self._finish(vertex, result)
+
     def _finish(self, vertex: Vertex, result: Result) -> None:
         self._results[vertex.digest] = result
         self._sink(VertexCompleted(vertex=vertex.digest, cached=result.cached, time=time.time()))
@@ -218,15 +280,29 @@ class Solver:
             return self._start_base(vertex.op)
         if vertex.no_cache:
             return None
-        key, _ = self._key(vertex)
-        return self._recall(vertex, key)
+        key, ingredients = self._key(vertex)
+        return self._recall(vertex, key, ingredients)
 
-    def _recall(self, vertex: Vertex, key: str) -> Result | None:
+    def _recall(self, vertex: Vertex, key: str, ingredients: list[Ingredient]) -> Result | None:
         record = self._store.state.find_record(key)
         if record is None or self._file_systems.find_blob(record.diff_id) is None:
-            return None
+            return self._recall_imported(vertex, key, ingredients)
         self._used.append(key)
         layer = Layer(diff_id=record.diff_id, created=record.created)
+        return Result((*self.result(vertex.parent), layer), layer, cached=True)
+
+    def _recall_imported(self, vertex: Vertex, key: str, ingredients: list[Ingredient]) -> Result | None:
+        """Find a key in other caches; its layer is fetched at once if steps run already, else when all is looked up."""
+        cached = self._imported.find(key) if self._imported is not None else None
+        if self._imported is None or cached is None:
+            return None
+        layer = Layer(diff_id=cached.diff_id, created=cached.created)
+        if not self._is_running:
+            self._found[key] = (cached, _record(vertex, key, ingredients, layer))
+        elif self._imported.fetch([cached]):
+            self._store.state.put_record(_record(vertex, key, ingredients, layer))
+        else:
+            return self._recall_imported(vertex, key, ingredients)  # another cache may have it
         return Result((*self.result(vertex.parent), layer), layer, cached=True)
 
     def _start_base(self, op: BaseImage) -> Result:
@@ -342,7 +418,7 @@ class Solver:
                 ("files", digest_files(selection, None, span=vertex.span)),
             ]
             content_key = derive_key(by_content)
-            known = None if vertex.no_cache else self._recall(vertex, content_key)
+            known = None if vertex.no_cache else self._recall(vertex, content_key, by_content)
             if known is not None and known.made is not None:
                 self._keep(vertex, key, ingredients, known.made)
                 return known
@@ -359,7 +435,7 @@ class Solver:
         mounted = exact_ingredients(op, partial(self._digest_mounted, vertex))
         by_content = [*op.ingredients(), *self._below(vertex), *mounted]
         content_key = derive_key(by_content)
-        known = None if vertex.no_cache else self._recall(vertex, content_key)
+        known = None if vertex.no_cache else self._recall(vertex, content_key, by_content)
         if known is not None and known.made is not None:
             self._keep(vertex, key, ingredients, known.made)
             return known
@@ -443,16 +519,18 @@ class Solver:
         return layer
 
     def _keep(self, vertex: Vertex, key: str, ingredients: list[Ingredient], layer: Layer) -> Result:
-        self._store.state.put_record(
-            Record(
-                key=key,
-                diff_id=layer.diff_id,
-                created=layer.created or "",
-                name=vertex.text,
-                ingredients=tuple(ingredients),
-            )
-        )
+        self._store.state.put_record(_record(vertex, key, ingredients, layer))
         return Result((*self.result(vertex.parent), layer), layer, cached=False)
+
+
+def _record(vertex: Vertex, key: str, ingredients: list[Ingredient], layer: Layer) -> Record:
+    return Record(
+        key=key,
+        diff_id=layer.diff_id,
+        created=layer.created or "",
+        name=vertex.text,
+        ingredients=tuple(ingredients),
+    )
 
 
 def _started(vertex: Vertex, started: float) -> VertexStarted:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from registry.content.store import BlobStore
     from registry.oci.descriptor import Descriptor
+    from registry.oci.digest import Digest
 
 ATTESTATION_ANNOTATION: Final = "vnd.docker.reference.type"
 """Marks the entries of an index that are no images. Source: BuildKit, docs/attestations/attestation-storage.md."""
@@ -108,7 +109,8 @@ def validate_image(store: BlobStore, image: Image, *, content: bool = False) -> 
     for blob in (image.descriptor, image.manifest.config, *layers):
         _check_size(store, blob)
     if content:
-        _check_layers(store, image)
+        for layer, diff_id in zip(layers, diff_ids, strict=True):
+            verify_layer(store, layer, diff_id)
 
 
 def missing_blobs(store: BlobStore, descriptors: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
@@ -163,10 +165,15 @@ def _check_size(store: BlobStore, descriptor: Descriptor) -> None:
         raise SizeMismatchError(expected=descriptor.size, actual=size, subject=f"blob {descriptor.digest}")
 
 
-def _check_layers(store: BlobStore, image: Image) -> None:
+def verify_layer(store: BlobStore, layer: Descriptor, diff_id: Digest) -> None:
+    """Read a whole layer and check that its bytes are those of its digest, and its tar that of *diff_id*.
+
+    Raises:
+        BlobMissingError: it is not there.
+        ContentError: it is damaged, or unpacks to something else.
+    """
     from registry.content.layer_stream import open_layer  # noqa: PLC0415  only a whole check reads layers
 
-    for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
-        blob = store.open_verified(layer.digest, size=layer.size)
-        with open_layer(blob, media_type=layer.media_type) as tar:
-            VerifyingReader(tar, diff_id, subject=f"tar of layer {layer.digest}").verify()
+    blob = store.open_verified(layer.digest, size=layer.size)
+    with open_layer(blob, media_type=layer.media_type) as tar:
+        VerifyingReader(tar, diff_id, subject=f"tar of layer {layer.digest}").verify()

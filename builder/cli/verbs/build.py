@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
                 request,
                 store,
                 renderer.sink,
-                connect=partial(_connect, renderer, environment, arguments.insecure_registry),
+                connect=partial(_connect, renderer, environment, _insecure_hosts(arguments, request)),
                 now=_now,
             )
             needs_namespace = build.prepare()
@@ -55,6 +55,14 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             isolation = environment.isolation(arguments.isolation)
             return run_inside(store, lambda zygote: _finish(build, zygote, renderer, arguments, request), isolation)
         return _finish(build, None, renderer, arguments, request)
+
+
+def _insecure_hosts(arguments: argparse.Namespace, request: BuildRequest) -> list[str]:
+    """List the hosts of `--insecure-registry`, and of caches with `registry.insecure=true`."""
+    caches = [(cache.reference, cache.insecure) for cache in request.cache_from]
+    caches += [(cache.reference, cache.insecure) for cache in request.cache_to]
+    named = [reference.registry for reference, insecure in caches if reference is not None and insecure]
+    return [*arguments.insecure_registry, *named]
 
 
 def _connect(

@@ -1,0 +1,100 @@
+"""The cache of a build as it is exported: which keys give which layers.
+
+An exported cache is an OCI image manifest. Its `layers` are the layers as the store has them; its config says what they
+answer:
+
+    {"version": 1, "records": [{"key": 64 hex digits, "created": RFC 3339, "diff_id": ..., "layer": digest of the blob}]}
+
+A key is all there is of a step: neither its text nor the ingredients of the key are exported, since these hold build
+arguments and file contents. Who imports a record has made the same key and knows both.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from registry.errors import ManifestInvalidError
+from registry.oci.canonical_json import Fields, decode_json, encode_json
+from registry.oci.descriptor import Descriptor
+from registry.oci.media_types import is_layer, is_nondistributable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from registry.oci.digest import Digest
+
+CACHE_CONFIG: Final = "application/vnd.pybuild.cache.config.v1+json"
+"""The media type of the config."""
+
+VERSION: Final = 1
+
+_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedLayer:
+    """What a key resolves to: a layer, its stored form, and the RFC 3339 time it was made, empty if nobody knows."""
+
+    key: str
+    created: str
+    diff_id: Digest
+    blob: Descriptor
+
+
+def write_records(records: Iterable[CachedLayer]) -> bytes:
+    """Return the config of an exported cache; the same records give the same bytes."""
+    values = [
+        {"key": record.key, "created": record.created, "diff_id": record.diff_id, "layer": record.blob.digest}
+        for record in records
+    ]
+    return encode_json({"version": VERSION, "records": values})
+
+
+def read_records(data: bytes, layers: Sequence[Descriptor], *, subject: str) -> tuple[CachedLayer, ...]:
+    """Read the config of an exported cache.
+
+    Args:
+        data: the whole config.
+        layers: those of the manifest; nothing but media type, digest and size of them counts.
+        subject: whose config it is, for errors.
+
+    Raises:
+        ManifestInvalidError: not such a config, or it names a layer that the manifest lacks.
+    """
+    fields = Fields(decode_json(data, subject=subject), subject=subject)
+    if fields.take_integer("version") != VERSION:
+        raise fields.error("version", f"expected {VERSION}")
+    known = {
+        layer.digest: Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
+        for layer in layers
+        if is_layer(layer.media_type) and not is_nondistributable(layer.media_type)
+    }
+    return tuple(
+        _read_record(Fields(value, subject=subject, path=path), known) for path, value in fields.take_values("records")
+    )
+
+
+def _read_record(fields: Fields, layers: Mapping[Digest, Descriptor]) -> CachedLayer:
+    key, created = fields.require_text("key"), fields.require_text("created")
+    if not _KEY.fullmatch(key):
+        raise fields.error("key", "expected 64 hex digits")
+    if not _TIME.fullmatch(created):
+        raise fields.error("created", "expected a time in UTC")
+    blob = layers.get(fields.take_digest("layer"))
+    if blob is None:
+        raise fields.error("layer", "the manifest has no such layer")
+    return CachedLayer(key=key, created=created, diff_id=fields.take_digest("diff_id"), blob=blob)
+
+
+def check_config(config: Descriptor, *, subject: str) -> None:
+    """Refuse what is no exported cache.
+
+    Raises:
+        ManifestInvalidError: the config is that of something else.
+    """
+    if config.media_type != CACHE_CONFIG:
+        reason = f"not a cache of pybuild but {config.media_type}"
+        raise ManifestInvalidError(subject=subject, path="config.mediaType", reason=reason)

@@ -1,0 +1,174 @@
+"""`--cache-from` and `--cache-to`: where the cache of a build comes from and goes to.
+
+Source: docker/buildx, util/buildflags/cache.go; BuildKit, README.md, section Export cache.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from builder.cli.arguments import SWITCH_VALUES
+from builder.dockerfile.suggest import nearest
+from builder.errors import UsageError
+from builder.request import CacheSource, CacheTarget
+from registry.oci.digest import parse_digest
+from registry.oci.reference import parse_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from builder.cli.environment import Environment
+    from registry.content.compression import Compression
+    from registry.oci.reference import Reference
+
+_SOURCE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "local": ("src", "tag", "digest"),
+    "registry": ("ref", "registry.insecure"),
+}
+_FORM: Final = ("mode", "ignore-error", "compression", "compression-level", "force-compression", "oci-mediatypes")
+_TARGET_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "local": ("dest", "tag", "image-manifest", *_FORM),
+    "registry": ("ref", "registry.insecure", "image-manifest", *_FORM),
+}
+_LATER: Final = ("inline", "gha", "s3", "azblob")
+_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+
+
+def parse_source(text: str, fields: Sequence[str], environment: Environment) -> tuple[CacheSource, ...]:
+    """Return what one `--cache-from` names: a cache, or several image names with commas.
+
+    Args:
+        text: as given, for messages.
+        fields: its comma-separated fields.
+        environment: where paths start.
+
+    Raises:
+        UsageError: an unknown type or key, or a value that cannot be.
+        ReferenceInvalidError, DigestInvalidError: a name that cannot be read.
+    """
+    option = "--cache-from"
+    if fields and not any("=" in field for field in fields):
+        return tuple(CacheSource(reference=parse_reference(field)) for field in fields)
+    type_, values = _parse_fields(option, text, fields, _SOURCE_KEYS)
+    if type_ == "registry":
+        insecure = _parse_switch(option, "registry.insecure", values)
+        return (CacheSource(reference=_parse_ref(option, text, values), insecure=insecure),)
+    digest = values.get("digest")
+    return (
+        CacheSource(
+            folder=_parse_folder(option, "src", text, values, environment),
+            tag=_parse_tag(option, values),
+            digest=None if digest is None else parse_digest(digest),
+        ),
+    )
+
+
+def parse_target(text: str, fields: Sequence[str], environment: Environment, compression: Compression) -> CacheTarget:
+    """Return one `--cache-to`.
+
+    Args:
+        text: as given, for messages.
+        fields: its comma-separated fields.
+        environment: where paths start.
+        compression: of the layers that the build makes; another one for the cache is refused.
+
+    Raises:
+        UsageError: as `parse_source`, or what is asked for would change the layers.
+        ReferenceInvalidError: a name that cannot be read.
+    """
+    option = "--cache-to"
+    if len(fields) == 1 and fields[0] and "=" not in fields[0]:
+        fields = ["type=registry", f"ref={fields[0]}"]
+    type_, values = _parse_fields(option, text, fields, _TARGET_KEYS)
+    mode = values.get("mode", "min")
+    if mode not in {"min", "max"}:
+        raise UsageError(f"option {option}: unknown mode: `{mode}`", hint="use min or max")
+    _check_form(option, values, compression)
+    ignore_error = _parse_switch(option, "ignore-error", values)
+    if type_ == "registry":
+        reference = _parse_ref(option, text, values)
+        if reference.digest is not None:
+            raise UsageError(f"option {option}: a cache cannot be named by digest: `{reference}`", hint="use a tag")
+        insecure = _parse_switch(option, "registry.insecure", values)
+        return CacheTarget(reference=reference, all_steps=mode == "max", ignore_error=ignore_error, insecure=insecure)
+    return CacheTarget(
+        folder=_parse_folder(option, "dest", text, values, environment),
+        tag=_parse_tag(option, values),
+        all_steps=mode == "max",
+        ignore_error=ignore_error,
+    )
+
+
+def _parse_fields(
+    option: str, text: str, fields: Sequence[str], keys: Mapping[str, tuple[str, ...]]
+) -> tuple[str, dict[str, str]]:
+    values: dict[str, str] = {}
+    for field in fields:
+        key, equals, value = field.partition("=")
+        if not equals:
+            raise UsageError(f"option {option}: not key=value: `{field}`", hint="write it like type=registry,ref=NAME")
+        values[key.strip().lower()] = value
+    type_ = values.pop("type", None)
+    if type_ is None:
+        raise UsageError(f"option {option}: a type= is missing: `{text}`", hint=f"use one of {', '.join(keys)}")
+    if type_ in _LATER:
+        raise UsageError(f"option {option}: type is not supported: `{type_}`", hint="use local or registry")
+    if type_ not in keys:
+        near = nearest(type_, keys)
+        hint = f"did you mean {near}?" if near else f"use one of {', '.join(keys)}"
+        raise UsageError(f"option {option}: unknown type: `{type_}`", hint=hint)
+    for key in values:
+        if key not in keys[type_]:
+            near = nearest(key, keys[type_])
+            hint = f"did you mean {near}?" if near else f"type={type_} takes: {', '.join(sorted(keys[type_]))}"
+            raise UsageError(f"option {option}: key is not supported with type={type_}: `{key}`", hint=hint)
+    return type_, values
+
+
+def _check_form(option: str, values: Mapping[str, str], compression: Compression) -> None:
+    """Refuse what would make other layers or documents than there are: a cache has those of the build."""
+    kind, level = values.get("compression"), values.get("compression-level")
+    if kind not in {None, compression.kind}:
+        hint = f"use --compression {kind} for the build"
+        raise UsageError(f"option {option}: layers are exported as the build makes them, not as `{kind}`", hint=hint)
+    if level not in {None, str(compression.level)}:
+        hint = f"use --compression-level {level} for the build"
+        raise UsageError(f"option {option}: layers are exported with the level of the build, not `{level}`", hint=hint)
+    if _parse_switch(option, "force-compression", values):
+        raise UsageError(f"option {option}: force-compression is not supported", hint="drop it")
+    for key in ("oci-mediatypes", "image-manifest"):
+        if not _parse_switch(option, key, values, default="true"):
+            raise UsageError(
+                f"option {option}: a cache is an OCI image manifest, {key} cannot be false", hint="drop it"
+            )
+
+
+def _parse_ref(option: str, text: str, values: Mapping[str, str]) -> Reference:
+    ref = values.get("ref")
+    if not ref:
+        raise UsageError(f"option {option}: a ref= is missing: `{text}`", hint="write it like type=registry,ref=NAME")
+    return parse_reference(ref)
+
+
+def _parse_folder(option: str, key: str, text: str, values: Mapping[str, str], environment: Environment) -> Path:
+    folder = values.get(key)
+    if not folder:
+        raise UsageError(f"option {option}: a {key}= is missing: `{text}`", hint=f"write it like type=local,{key}=DIR")
+    return environment.path(folder)
+
+
+def _parse_tag(option: str, values: Mapping[str, str]) -> str:
+    tag = values.get("tag", "latest")
+    if not _TAG.fullmatch(tag):
+        raise UsageError(f"option {option}: not a tag: `{tag}`")
+    return tag
+
+
+def _parse_switch(option: str, key: str, values: Mapping[str, str], *, default: str = "false") -> bool:
+    text = values.get(key, default)
+    value = SWITCH_VALUES.get(text.lower())
+    if value is None:
+        raise UsageError(f"option {option}: {key} is true or false, not `{text}`")
+    return value

@@ -1,0 +1,229 @@
+"""Caches that go from one store to another: `--cache-to` and `--cache-from`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fakes.docker_registry import run_docker_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.e2e.command import Done, Pybuild
+
+pytestmark = pytest.mark.userns
+
+DOCKERFILE = """\
+FROM busybox AS made
+RUN cat /proc/sys/kernel/random/uuid > /made
+FROM busybox
+COPY file /srv/
+RUN cat /proc/sys/kernel/random/uuid > /srv/time
+COPY --from=made /made /srv/made
+"""
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """Return `host:port` of a registry that takes anything from anyone."""
+    with run_docker_registry(tmp_path) as address:
+        yield address
+
+
+@pytest.fixture
+def context(with_busybox: Pybuild) -> str:
+    """Return a context of two stages whose steps never give the same twice."""
+    return with_busybox.context({"Dockerfile": DOCKERFILE, "file": "text\n"})
+
+
+def build(pybuild: Pybuild, root: str, context: str, *options: str, status: int = 0) -> Done:
+    """Build in a root that has the base image."""
+    if not (pybuild.folder / root).exists():
+        shutil.copytree(pybuild.images, pybuild.folder / root / "images")
+        for path in [pybuild.folder / root, *(pybuild.folder / root).rglob("*")]:
+            pybuild._give(path)
+    return pybuild("build", "--progress=plain", "--root", root, "-t", "app", *options, context, status=status)
+
+
+def digest(pybuild: Pybuild, root: str) -> str:
+    """Return the digest of the image that was built."""
+    return json.loads(pybuild("inspect", "--root", root, "app").out)[0]["Descriptor"]["digest"]
+
+
+def cached(done: Done) -> list[str]:
+    """Return the steps that were found in a cache; FROM, which always is, is left out."""
+    names = dict(re.findall(r"^(#\d+) (\[.*)$", done.err, re.MULTILINE))
+    found = [names[number] for number in re.findall(r"^(#\d+) CACHED$", done.err, re.MULTILINE)]
+    return sorted(name for name in found if " FROM " not in name)
+
+
+ALL = [
+    "[made 2/2] RUN cat /proc/sys/kernel/random/uuid > /made",
+    "[stage-1 2/4] COPY file /srv/",
+    "[stage-1 3/4] RUN cat /proc/sys/kernel/random/uuid > /srv/time",
+    "[stage-1 4/4] COPY --from=made /made /srv/made",
+]
+
+
+def test_local_cache_makes_the_same_image_elsewhere(with_busybox: Pybuild, context: str) -> None:
+    """All steps are found in an exported cache, the image has the same digest, and unneeded layers are not fetched."""
+    pybuild = with_busybox
+    build(pybuild, "here", context, "--cache-to", "type=local,dest=d,mode=max")
+
+    done = build(pybuild, "there", context, "--cache-from", "type=local,src=d")
+
+    assert cached(done) == ALL
+    assert digest(pybuild, "there") == digest(pybuild, "here")
+    assert "warning" not in done.err.lower()
+    layers = {path.name for path in (pybuild.folder / "d" / "blobs" / "sha256").iterdir()}
+    fetched = {path.name for path in (pybuild.folder / "there" / "images" / "blobs" / "sha256").iterdir()}
+    assert len(layers) == 6  # four layers, config and manifest
+    assert len(layers & fetched) == 4  # not the layer of the first stage, not the manifest
+
+
+@pytest.mark.registry
+def test_registry_cache_makes_the_same_image_elsewhere(with_busybox: Pybuild, context: str, registry: str) -> None:
+    """As with a folder, named in both ways."""
+    pybuild = with_busybox
+    build(pybuild, "here", context, "--cache-to", f"type=registry,ref={registry}/team/cache:1,mode=max")
+
+    done = build(pybuild, "there", context, "--cache-from", f"{registry}/team/cache:1")
+
+    assert cached(done) == ALL
+    assert digest(pybuild, "there") == digest(pybuild, "here")
+
+
+def test_smallest_cache_has_the_steps_of_the_result(with_busybox: Pybuild, context: str) -> None:
+    """With mode=min the steps of other stages run again."""
+    pybuild = with_busybox
+    build(pybuild, "here", context, "--cache-to", "type=local,dest=d")
+
+    done = build(pybuild, "there", context, "--cache-from", "type=local,src=d")
+
+    assert cached(done) == ALL[1:3]
+
+
+def test_copy_from_a_stage_that_ran_again_is_found_by_content(with_busybox: Pybuild) -> None:
+    """With mode=min a stage runs again; where it gives the same files, what copies them is found nevertheless."""
+    pybuild = with_busybox
+    text = "FROM busybox AS made\nRUN date +%N; echo same > /made\nFROM busybox\nCOPY --from=made /made /srv/made\n"
+    folder = pybuild.context({"Dockerfile": text})
+    build(pybuild, "here", folder, "--cache-to", "type=local,dest=d")
+
+    done = build(pybuild, "there", folder, "--cache-from", "type=local,src=d")
+
+    assert cached(done) == ["[stage-1 2/2] COPY --from=made /made /srv/made"]
+    assert digest(pybuild, "there") == digest(pybuild, "here")
+
+
+def test_step_that_is_left_runs_on_imported_layers(with_busybox: Pybuild, context: str) -> None:
+    """A new last step runs on what was imported."""
+    pybuild = with_busybox
+    build(pybuild, "here", context, "--cache-to", "type=local,dest=d,mode=max")
+    (Path(context) / "Dockerfile").write_text(DOCKERFILE + "RUN cat /srv/file\n")
+
+    done = build(pybuild, "there", context, "--cache-from", "type=local,src=d")
+
+    assert len(cached(done)) == 4
+    assert "text" in done.err
+
+
+def test_cache_that_was_imported_can_be_exported(with_busybox: Pybuild, context: str) -> None:
+    """Layers that the build itself does not need are fetched for an export with mode=max."""
+    pybuild = with_busybox
+    build(pybuild, "here", context, "--cache-to", "type=local,dest=d,mode=max")
+    build(pybuild, "there", context, "--cache-from", "type=local,src=d", "--cache-to", "type=local,dest=e,mode=max")
+
+    done = build(pybuild, "third", context, "--cache-from", "type=local,src=e")
+
+    assert cached(done) == ALL
+
+
+@pytest.mark.parametrize("source", ["type=local,src=nowhere", "127.0.0.1:1/none:1"])
+def test_missing_cache_is_a_warning(with_busybox: Pybuild, context: str, source: str) -> None:
+    """A cache that is not there stops nothing."""
+    done = build(with_busybox, "here", context, "--cache-from", source)
+
+    assert cached(done) == []
+    assert "cache cannot be imported and is not used" in done.err
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "other bytes", "other diff_id", "no json"])
+def test_broken_cache_is_a_warning(with_busybox: Pybuild, context: str, damage: str) -> None:
+    """A cache whose layers or documents are damaged, or lie, is not used, and its steps run."""
+    pybuild = with_busybox
+    build(pybuild, "here", context, "--cache-to", "type=local,dest=d,mode=max")
+    break_cache(pybuild.folder / "d", damage)
+
+    done = build(pybuild, "there", context, "--cache-from", "type=local,src=d")
+
+    assert cached(done) == []
+    assert done.err.count("cache cannot be imported and is not used") == 1
+    assert digest(pybuild, "there") != digest(pybuild, "here")
+
+
+def break_cache(folder: Path, damage: str) -> None:
+    """Damage the layers of a cache, or make its documents say something wrong."""
+    blobs = folder / "blobs" / "sha256"
+    index = json.loads((folder / "index.json").read_text())
+    manifest = json.loads((blobs / index["manifests"][0]["digest"][7:]).read_text())
+    for layer in manifest["layers"]:
+        path = blobs / layer["digest"][7:]
+        match damage:
+            case "truncated":
+                path.write_bytes(path.read_bytes()[:-10])
+            case "other bytes":
+                path.write_bytes(bytes(len(path.read_bytes())))
+            case "missing":
+                path.unlink()
+            case _:
+                pass
+    if damage in {"other diff_id", "no json"}:
+        old = (blobs / manifest["config"]["digest"][7:]).read_text()
+        config = json.loads(old)
+        for record in config["records"]:
+            record["diff_id"] = config["records"][-1]["diff_id"]
+        config["records"][-1]["diff_id"] = f"sha256:{'0' * 64}"
+        put(blobs, manifest["config"], old[:-1] if damage == "no json" else json.dumps(config))
+        put(blobs, index["manifests"][0], json.dumps(manifest))
+        (folder / "index.json").write_text(json.dumps(index))
+
+
+def put(blobs: Path, descriptor: dict[str, object], text: str) -> None:
+    """Write a document and make the descriptor name it."""
+    data = text.encode()
+    name = hashlib.sha256(data).hexdigest()
+    (blobs / name).write_bytes(data)
+    descriptor.update(digest=f"sha256:{name}", size=len(data))
+
+
+def test_cache_that_cannot_be_written_fails_the_build_unless_ignored(with_busybox: Pybuild, context: str) -> None:
+    """An error of an export is one of the build, or a warning with ignore-error."""
+    pybuild = with_busybox
+    target = "type=local,dest=context/file"
+
+    failed = build(pybuild, "here", context, "--cache-to", target, status=1)
+    done = build(pybuild, "here", context, "--cache-to", f"{target},ignore-error=true")
+
+    assert "cache cannot be written" in failed.err
+    assert "Traceback" not in failed.err
+    assert "cache was not exported" in done.err
+
+
+def test_exported_cache_holds_no_texts_of_steps(with_busybox: Pybuild) -> None:
+    """Build arguments, and the steps that use them, are not to be read from the documents of a cache."""
+    pybuild = with_busybox
+    folder = pybuild.context({"Dockerfile": "FROM busybox\nARG TOKEN\nRUN true\n"})
+    build(pybuild, "here", folder, "--build-arg", "TOKEN=hunter2", "--cache-to", "type=local,dest=d,mode=max")
+
+    documents = [path.read_bytes() for path in (pybuild.folder / "d").rglob("*") if path.is_file()]
+
+    assert any(b"records" in data for data in documents)
+    assert not any(b"hunter2" in data or b"true" in data for data in documents)
