@@ -240,7 +240,7 @@ class Build:
             except (BuildError, RegistryError) as error:
                 if not target.ignore_error:
                     raise
-                self._warn(f"cache was not exported: `{target.name}`", error.message)
+                self._warn(f"cache `{target.name}` was not exported, {error.message}")
 
     def _push_cache(self, note: Note, manifest: Descriptor, layers: Sequence[Digest], name: Reference) -> None:
         push_cache(self._store, manifest, layers, name, self._connect(partial(_forward, note)))
@@ -251,8 +251,8 @@ class Build:
         with self._exporting(name) as note:
             yield self._connect(partial(_forward, note))
 
-    def _warn(self, message: str, detail: str) -> None:
-        self._sink(Warned(vertex=None, message=message, detail=detail, time=time.time()))
+    def _warn(self, message: str) -> None:
+        self._sink(Warned(vertex=None, message=message, time=time.time()))
 
     def _push(self, image: Image | ImageIndex, name: Reference) -> None:
         with self._exporting(f"pushing {name}") as note:

@@ -144,13 +144,14 @@ class State:
             ).fetchone()
         return _record(row) if row else None
 
-    def find_keys(self, diff_id: Digest, name: str) -> tuple[str, ...]:
-        """List the keys for which steps of this name made this layer."""
+    def find_records(self, diff_id: Digest, name: str) -> tuple[Record, ...]:
+        """List the records by which steps of this name made this layer."""
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT key FROM record WHERE diff_id = ? AND name = ? ORDER BY key", (diff_id, name)
+                "SELECT key, diff_id, created, name, ingredients FROM record WHERE diff_id = ? AND name = ?",
+                (diff_id, name),
             ).fetchall()
-        return tuple(row[0] for row in rows)
+        return tuple(_record(row) for row in rows)
 
     def put_record(self, record: Record) -> None:
         """Keep a record; an older answer to the same key is replaced."""

@@ -89,8 +89,8 @@ class CacheExporter:
                 continue
             blob = self._solver.file_systems.get_blob(layer.diff_id, self._request.compression.kind)
             plain = Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size)
-            for key in self._store.state.find_keys(layer.diff_id, vertex.text):
-                yield CachedLayer(key=key, created=layer.created or "", diff_id=layer.diff_id, blob=plain)
+            for record in self._store.state.find_records(layer.diff_id, vertex.text):
+                yield CachedLayer(key=record.key, created=record.created, diff_id=layer.diff_id, blob=plain)
 
     def _write_folder(self, folder: Path, manifest: Descriptor, digests: list[Digest], tag: str) -> None:
         try:

@@ -55,7 +55,7 @@ class ImportedCaches:
     """
 
     def __init__(
-        self, sources: Sequence[CacheSource], store: Store, connecting: Connecting, warn: Callable[[str, str], None]
+        self, sources: Sequence[CacheSource], store: Store, connecting: Connecting, warn: Callable[[str], None]
     ) -> None:
         self._store = store
         self._warn = warn
@@ -118,7 +118,7 @@ class ImportedCaches:
 
     def _tell(self, source: CacheSource, error: RegistryError | OSError) -> None:
         reason = error.message if isinstance(error, RegistryError) else str(error.strerror)
-        self._warn(f"cache cannot be imported and is not used: `{source.name}`", reason)
+        self._warn(f"cache `{source.name}` cannot be imported and is not used, {reason}")
 
 
 def _open_place(source: CacheSource, store: Store, connecting: Connecting) -> _Place:
@@ -181,8 +181,11 @@ class _Registry:
 
     def fetch(self, blobs: Iterable[Descriptor]) -> None:
         """Pull blobs into the store."""
+        wanted = tuple(blobs)
         with self._connecting(f"importing cache from {self._reference}") as client:
-            client.pull_blobs(self._reference, blobs, self._store.blobs)
+            client.pull_blobs(self._reference, wanted, self._store.blobs)
+        repository = f"{self._reference.registry}/{self._reference.repository}"
+        self._store.state.add_origin((blob.digest for blob in wanted), repository)
 
 
 def cache_name(name: str) -> Reference:
