@@ -305,8 +305,8 @@ class Placement:
             if b".wh." in path:
                 self._check_name(path)
             added[path] = entry
-            if kind is regular and entry[6]:
-                contents[path] = item
+            if kind is regular:
+                contents[path] = item if entry[6] else None
                 status = item[1]
                 if status.st_nlink > 1:
                     links[path] = (number, status.st_dev, status.st_ino)
