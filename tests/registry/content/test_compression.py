@@ -182,7 +182,7 @@ def test_layer_sink_that_is_left_stores_nothing_and_ends_its_threads(store: Loca
     ):
         fail_after(sink, LARGE)
 
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert list(store.walk()) == []
     assert list(store._temporary.iterdir()) == []
 
@@ -214,7 +214,7 @@ def test_layer_sink_raises_what_its_threads_failed_with(store: LocalBlobStore, t
     ):
         finish_with(sink, LARGE * 3)
 
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert list(store.walk()) == []
     assert list(store._temporary.iterdir()) == []
 
