@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from registry.errors import ConfigurationError, ReferenceInvalidError, RegistryBlockedError
@@ -141,6 +141,24 @@ class RegistrySettings:
             certificate_directories=tuple(certificate_directories),
             auth_files=tuple(auth_files),
         )
+
+    def with_mirrors(self, locations: Sequence[str], *, only: bool) -> RegistrySettings:
+        """Return settings that ask mirrors of `docker.io`, in order, before what the rule for all of it says.
+
+        Args:
+            locations: `host[/path]`, at least one.
+            only: ask nothing else for it; the last location then is the origin.
+        """
+        prefix = DEFAULT_REGISTRY
+        rule = next(
+            (rule for rule in self.rules if rule.prefix == prefix), RegistryRule(prefix=prefix, location=prefix)
+        )
+        mirrors = tuple(Mirror(location=location) for location in locations)
+        if only:
+            rule = replace(rule, location=locations[-1], mirrors=mirrors[:-1])
+        else:
+            rule = replace(rule, mirrors=(*mirrors, *rule.mirrors))
+        return replace(self, rules=(*(other for other in self.rules if other.prefix != prefix), rule))
 
     def resolve_name(self, text: str, *, default_tag: str | None = "latest") -> tuple[Reference, ...]:
         """Read a reference and expand a short name as the configuration says; return the candidates in order.

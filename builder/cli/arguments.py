@@ -33,6 +33,7 @@ VERBS: Final[Mapping[str, str]] = {
     "prune": "Remove what is no longer needed",
     "df": "Show what the store holds and its size",
     "doctor": "Tell what this machine allows, and what would help",
+    "kaniko": "Build with the flags of kaniko's executor",
 }
 """The verbs and what each does, in the order of the help."""
 
@@ -614,6 +615,12 @@ def _df_parser() -> Parser:
     return parser
 
 
+def _kaniko_parser() -> Parser:
+    from builder.cli.kaniko_options import KanikoParser  # noqa: PLC0415  (many flags, for one verb)
+
+    return KanikoParser()
+
+
 _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = {
     "build": _build_parser,
     "run": _run_parser,
@@ -632,6 +639,7 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = {
     "prune": _prune_parser,
     "df": _df_parser,
     "doctor": _doctor_parser,
+    "kaniko": _kaniko_parser,
 }
 
 _Container = argparse._ActionsContainer  # noqa: SLF001

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from builder.cli.arguments import SWITCH_VALUES, VERBS
 from builder.cli.option_values import (
@@ -50,11 +50,18 @@ _OUTPUT_KEYS: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
-def parse_build(arguments: argparse.Namespace, environment: Environment) -> BuildRequest:
+def parse_build(
+    arguments: argparse.Namespace, environment: Environment, *, archive: BinaryIO | None = None
+) -> BuildRequest:
     """Return the build that the parsed arguments of `build` ask for, with nothing left to look up.
 
     Standard input is read where the Dockerfile is `-`. What only concerns the command line stays in *arguments*:
     `progress`, `quiet`, `iidfile`, `metadata_file`, `insecure_registry`.
+
+    Args:
+        arguments: of the parser of `build`.
+        environment: the surroundings.
+        archive: read instead of standard input where the context is `-`.
 
     Raises:
         UsageError: options that contradict each other, or a value that cannot be.
@@ -82,7 +89,7 @@ def parse_build(arguments: argparse.Namespace, environment: Environment) -> Buil
         dockerfile=dockerfile,
         dockerfile_text=text,
         dockerfile_url=url,
-        stdin=environment.stdin() if context == "-" else None,
+        stdin=(archive or environment.stdin()) if context == "-" else None,
         build_contexts=_parse_build_contexts(arguments.build_context, environment),
         git_environ=environment.variables,
         tags=tags,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from builder.cli.build_request import parse_build
 from builder.cli.inside import run_inside
-from builder.cli.registries import connect
+from builder.cli.registries import NO_ADDITIONS, connect
 from builder.cli.render import Renderer, open_renderer
 from builder.events import Warned
 from builder.pipeline import Build, BuildResult
@@ -19,9 +19,10 @@ from registry.content.image import Image
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from builder.cli.environment import Environment
+    from builder.cli.registries import RegistryAdditions
     from builder.request import BuildRequest
     from registry.client import RegistryClient
     from registry.transfer import ProgressSink
@@ -35,6 +36,26 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         from builder.cli.show_checks import call  # noqa: PLC0415  instead of a build
 
         return call("check" if arguments.check else arguments.call, request, arguments, environment)
+    return build_image(request, arguments, environment, write=partial(_write_results, arguments, request))
+
+
+def build_image(
+    request: BuildRequest,
+    arguments: argparse.Namespace,
+    environment: Environment,
+    *,
+    write: Callable[[BuildResult], None],
+    additions: RegistryAdditions = NO_ADDITIONS,
+) -> int:
+    """Build with progress on standard error, and return the exit code.
+
+    Args:
+        request: what is asked for.
+        arguments: of the parser of `build`, for what the request does not hold.
+        environment: the surroundings.
+        write: told of the result when all outputs are there.
+        additions: how registries are reached, besides the configuration.
+    """
     mode = "quiet" if arguments.quiet else environment.progress(arguments.progress)
     renderer = open_renderer(mode, environment, sys.stderr)
     with Store(request.root, warn=partial(_warn, renderer)) as store:
@@ -43,7 +64,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
                 request,
                 store,
                 renderer.sink,
-                connect=partial(_connect, renderer, environment, _insecure_hosts(arguments, request)),
+                connect=partial(_connect, renderer, environment, _insecure_hosts(arguments, request), additions),
                 now=_now,
             )
             needs_namespace = build.prepare()
@@ -53,8 +74,8 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             raise
         if needs_namespace:
             isolation = environment.isolation(arguments.isolation)
-            return run_inside(store, lambda zygote: _finish(build, zygote, renderer, arguments, request), isolation)
-        return _finish(build, None, renderer, arguments, request)
+            return run_inside(store, lambda zygote: _finish(build, zygote, renderer, write), isolation)
+        return _finish(build, None, renderer, write)
 
 
 def _insecure_hosts(arguments: argparse.Namespace, request: BuildRequest) -> list[str]:
@@ -66,16 +87,18 @@ def _insecure_hosts(arguments: argparse.Namespace, request: BuildRequest) -> lis
 
 
 def _connect(
-    renderer: Renderer, environment: Environment, insecure: Sequence[str], progress: ProgressSink
+    renderer: Renderer,
+    environment: Environment,
+    insecure: Sequence[str],
+    additions: RegistryAdditions,
+    progress: ProgressSink,
 ) -> RegistryClient:
     """Make a registry client, and have transfers shown from here on."""
     renderer.start()
-    return connect(environment, insecure, progress)
+    return connect(environment, insecure, progress, additions)
 
 
-def _finish(
-    build: Build, zygote: Zygote | None, renderer: Renderer, arguments: argparse.Namespace, request: BuildRequest
-) -> int:
+def _finish(build: Build, zygote: Zygote | None, renderer: Renderer, write: Callable[[BuildResult], None]) -> int:
     renderer.start()
     try:
         result = build.finish(zygote)
@@ -84,11 +107,11 @@ def _finish(
         raise
     renderer.close()
     build.close()
-    _write_results(result, arguments, request)
+    write(result)
     return 0
 
 
-def _write_results(result: BuildResult, arguments: argparse.Namespace, request: BuildRequest) -> None:
+def _write_results(arguments: argparse.Namespace, request: BuildRequest, result: BuildResult) -> None:
     image = result.image
     identifier = image.manifest.config.digest if isinstance(image, Image) else image.descriptor.digest
     if arguments.iidfile:
