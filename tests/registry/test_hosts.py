@@ -248,3 +248,19 @@ def test_load_names_file_and_place_of_a_fault(tmp_path, text, reason):
 def test_is_loopback_knows_this_machine(host, expected):
     """Only names and addresses that cannot leave this machine are loopback."""
     assert is_loopback(host) == expected
+
+
+def test_mirrors_of_the_command_line_come_before_those_of_the_files(tmp_path):
+    """Mirrors that are added are asked first; alone, they replace what the rule for docker.io names."""
+    text = '[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "m.io"\n[[registry]]\nlocation = "a.io"\n'
+    (tmp_path / "registries.conf").write_text(text)
+    settings = RegistrySettings.load([tmp_path / "registries.conf"])
+    alpine = parse_reference("alpine")
+
+    added = settings.with_mirrors(["n.io", "o.io/p"], only=False)
+    alone = settings.with_mirrors(["n.io", "o.io/p"], only=True)
+
+    assert [end.host.name for end in added.pull_endpoints(alpine)] == ["n.io", "o.io", "m.io", "docker.io"]
+    assert [end.host.name for end in alone.pull_endpoints(alpine)] == ["n.io", "o.io"]
+    assert alone.pull_endpoints(alpine)[-1] == Endpoint(host=Host("o.io"), repository="p/library/alpine")
+    assert added.pull_endpoints(parse_reference("a.io/b")) == settings.pull_endpoints(parse_reference("a.io/b"))

@@ -106,6 +106,19 @@ def test_help_loads_nothing_slow():
     assert error == "[]\n"
 
 
+@pytest.mark.parametrize(("verb", "loaded"), [("build", "False"), ("images", "False"), ("kaniko", "True")])
+def test_flags_of_kaniko_are_loaded_for_its_verb_only(verb, loaded):
+    """The long table of another tool's flags costs nobody else anything, and its help loads nothing slow either."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom builder.cli.environment import Environment\n"
+        f"from builder.cli.main import main\nmain([{verb!r}, '--help'], Environment.from_process())\n"
+        f"print('builder.cli.kaniko_options' in sys.modules, [n for n in {SLOW!r} if n in sys.modules], file=sys.stderr)"
+    )
+    _, error = _start(code).communicate()
+
+    assert error == f"{loaded} []\n"
+
+
 def test_reader_that_goes_away_is_no_error():
     """`pybuild --help | head -1` is quiet."""
     read, write = os.pipe()
