@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fakes.certificate_authority import CertificateAuthority
 from tests.fakes.docker_registry import run_docker_registry
+from tests.fakes.registry_server import FakeRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +106,33 @@ def test_credentials_of_kanikos_folder_are_used(pybuild: Pybuild, tmp_path: Path
 
     assert address in refused.err
     assert "wonderland" not in done.err + done.out + refused.err
+
+
+def test_certificates_open_a_registry_with_tls(pybuild: Pybuild, tmp_path: Path) -> None:
+    """A registry that asks for a certificate gets ours, and its own is checked with the authority that is named."""
+    authority = CertificateAuthority()
+    authority.issue(tmp_path / "server.pem", tmp_path / "server.key")
+    authority.issue(tmp_path / "client.pem", tmp_path / "client.key")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    tls.load_verify_locations(cadata=authority.pem.decode())
+    tls.verify_mode = ssl.CERT_REQUIRED
+    names = ("client.pem", "client.key")
+    pybuild.context({"ca.pem": authority.pem.decode()} | {name: (tmp_path / name).read_text() for name in names}, ".")
+    context = pybuild.context(SCRATCH)
+    with FakeRegistry(tls=tls) as registry:
+        words = ["kaniko", "-c", context, "-d", f"{registry.address}/x:1", "--digest-file", "f"]
+        client = ["--registry-client-cert", f"{registry.address}=client.pem,client.key"]
+
+        pybuild(*words, *client, status=3)
+        assert registry.manifests == {}
+        pybuild(*words, *client, "--registry-certificate", f"{registry.address}=ca.pem")
+        pushed = dict(registry.manifests["x"])
+        registry.manifests.clear()
+        pybuild(*words, *client, "--skip-tls-verify")
+
+    assert (pybuild.folder / "f").read_text() in pushed
+    assert pushed.keys() == registry.manifests["x"].keys()
 
 
 @pytest.mark.registry
