@@ -26,8 +26,6 @@ import stat
 import struct
 from typing import Any, Final, NamedTuple
 
-from runtime.idmap import current_id_map
-
 RECORD: Final = "user.pybuild.owner"
 LINK_RECORD: Final = "security.capability"
 
@@ -67,6 +65,8 @@ ROOT: Final = Record()
 
 def is_recorded() -> bool:
     """Return whether this namespace has one user id, so that owners are recorded."""
+    from runtime.idmap import current_id_map  # noqa: PLC0415  asked inside only, where it is loaded
+
     return current_id_map("uid").id_count == 1
 
 
@@ -166,15 +166,17 @@ class Owners:
         """Return how it is done in the namespace of this process."""
         return cls(recorded=is_recorded())
 
-    def true_status(self, status: os.stat_result, where: Where) -> os.stat_result:
+    def true_status(self, status: os.stat_result, name: Where, *, dir_fd: int | None = None) -> os.stat_result:
         """Return what stat(2) would say of a file if all ids existed.
 
         Args:
             status: what it says.
-            where: the file.
+            name: the file: a descriptor, or a path below *dir_fd* if that is given.
+            dir_fd: a directory.
         """
         if not self.recorded:
             return status
+        where = name if isinstance(name, int) else _locate(name, dir_fd)
         record = find_record(where, status.st_mode)
         return status if record is None else with_record(status, record)
 
@@ -200,7 +202,7 @@ class Owners:
             where: Where = name
             mode = os.fstat(name).st_mode
         else:
-            where = name if dir_fd is None else below(dir_fd, name)
+            where = _locate(name, dir_fd)
             mode = os.lstat(where).st_mode
         old = find_record(where, mode) or ROOT
         new = old._replace(uid=uid, gid=gid)
@@ -228,6 +230,6 @@ class Owners:
             os.close(fd)
 
 
-def below(dir_fd: int, name: bytes | str) -> bytes:
+def _locate(name: bytes | str, dir_fd: int | None) -> bytes | str:
     """Return a path of *name* in an open directory, for the calls on attributes, which take no directory."""
-    return b"/proc/self/fd/%d/%s" % (dir_fd, os.fsencode(name))
+    return name if dir_fd is None else b"/proc/self/fd/%d/%s" % (dir_fd, os.fsencode(name))

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from builder.errors import ContextError
 from runtime.layers.entry import Entry, EntryKind
-from runtime.ownership import Owners, below
 from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from builder.context.ignore import IgnoreRules
+    from runtime.ownership import Owners
 
 _ENCODING = sys.getfilesystemencoding()
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -87,6 +87,8 @@ class SourceRoot:
 
 def image_root(fd: int, shown: str) -> SourceRoot:
     """Return the source root of a mounted stage or image; works only inside the namespace."""
+    from runtime.ownership import Owners  # noqa: PLC0415  outside, where contexts are read, nobody asks
+
     return SourceRoot(fd=fd, shown=shown, keep_owner=True, owners=Owners.here())
 
 
@@ -265,7 +267,7 @@ def find(root: SourceRoot, path: bytes) -> Found | None:
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             linkname = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
-            status = _true_status(root, status, below(fd, name))
+            status = _true_status(root, status, name, dir_fd=fd)
         finally:
             os.close(fd)
     except OSError as error:
@@ -275,8 +277,10 @@ def find(root: SourceRoot, path: bytes) -> Found | None:
     return Found(path, status, linkname)
 
 
-def _true_status(root: SourceRoot, status: os.stat_result, where: int | bytes) -> os.stat_result:
-    return status if root.owners is None else root.owners.true_status(status, where)
+def _true_status(
+    root: SourceRoot, status: os.stat_result, name: int | bytes, *, dir_fd: int | None = None
+) -> os.stat_result:
+    return status if root.owners is None else root.owners.true_status(status, name, dir_fd=dir_fd)
 
 
 def read_error(root: SourceRoot, path: bytes, error: OSError) -> ContextError:
@@ -343,10 +347,11 @@ def _scan(root: SourceRoot, path: bytes) -> list[Found]:
                     encoded = name.encode(encoding, "surrogateescape")
                     linkname = os.readlink(encoded, dir_fd=fd) if entry.is_symlink() else b""
                     append(make(Found, (prefix + encoded, entry.stat(follow_symlinks=False), linkname)))
-            if root.owners is not None and root.owners.recorded:
+            owners = root.owners
+            if owners is not None and owners.recorded:
                 skip = len(prefix)
                 items = [
-                    item._replace(stat=_true_status(root, item.stat, below(fd, item.path[skip:]))) for item in items
+                    item._replace(stat=owners.true_status(item.stat, item.path[skip:], dir_fd=fd)) for item in items
                 ]
         finally:
             os.close(fd)

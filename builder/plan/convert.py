@@ -42,7 +42,6 @@ from builder.plan.epoch import EPOCH_ARG, EpochNames, resolve_epoch
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.image_state import SCRATCH, StageState, destination_path, start_from_image, start_from_scratch
 from builder.plan.link import is_linked
-from builder.plan.mode import Mode
 from builder.plan.scope import Scope
 from builder.source import Span
 from registry.content.image import Image
@@ -486,6 +485,8 @@ class _Converter:
         destination = scope.text(instruction.destination)
         chown, chmod = scope.optional(instruction.chown), scope.optional(instruction.chmod)
         if chmod:
+            from builder.plan.mode import Mode  # noqa: PLC0415  few builds have one
+
             Mode(chmod, span=instruction.span)  # a mode that is none is known before anything is done
         inline = tuple(scope.heredoc(file) for file in instruction.files)
         source: Vertex | None = None

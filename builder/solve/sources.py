@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.context.local import LocalContext
-from builder.solve.secrets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +55,7 @@ class Sources:
             from builder.context.authorization import Authorizations  # noqa: PLC0415  as below
             from builder.context.git import Git  # noqa: PLC0415  most builds fetch nothing
             from builder.context.remote import Network  # noqa: PLC0415  as above
+            from builder.solve.secrets import Secrets  # noqa: PLC0415  as above
 
             folder = self._store.temporary / f"fetched-{os.urandom(4).hex()}"
             folder.mkdir(mode=0o700)

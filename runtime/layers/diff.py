@@ -19,7 +19,7 @@ from runtime.layers.archive import READ_SIZE, ArchiveWriter
 from runtime.layers.entry import Entry, EntryKind
 from runtime.layers.whiteouts import WHITEOUT_PREFIX, is_whiteout_device, opaque_entry, whiteout_entry
 from runtime.layers.xattrs import check_self_contained, find_overlay_value, read_xattrs
-from runtime.ownership import RECORD, Owners, below
+from runtime.ownership import RECORD, Owners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -168,12 +168,12 @@ class _Diff:
             self._visit_directory(directory, name, path, status)
         elif stat.S_ISLNK(mode):
             target = os.readlink(name, dir_fd=directory.fd)
-            status = self._owners.true_status(status, below(directory.fd, name))
+            status = self._owners.true_status(status, name, dir_fd=directory.fd)
             lower = self._look_below(directory, name)
             if not _is_same(status, lower.status) or os.readlink(lower.path) != target:
                 self._add(_entry(path, EntryKind.SYMLINK, status, linkname=target), status)
         elif not stat.S_ISSOCK(mode):
-            self._visit_node(directory, name, path, self._owners.true_status(status, below(directory.fd, name)))
+            self._visit_node(directory, name, path, self._owners.true_status(status, name, dir_fd=directory.fd))
 
     def _visit_node(self, directory: _Directory, name: bytes, path: bytes, status: os.stat_result) -> None:
         lower = self._look_below(directory, name)

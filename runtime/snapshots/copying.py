@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from runtime.errors import LayerError
 from runtime.layers.whiteouts import is_whiteout_device
 from runtime.layers.xattrs import find_overlay_value, travels
-from runtime.ownership import RECORD, Owners, below
+from runtime.ownership import RECORD, Owners
 from runtime.paths import remove_tree
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Copier:
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target_fd, follow_symlinks=False)
 
     def _give(self, source_fd: int, name: bytes, status: os.stat_result, target_fd: int) -> None:
-        found = self._owners.true_status(status, below(source_fd, name))
+        found = self._owners.true_status(status, name, dir_fd=source_fd)
         self._owners.give(name, found.st_uid, found.st_gid, dir_fd=target_fd)
 
     def _lay_over(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from builder.context.select import InlineFile, Selection, select_sources
 from builder.context.walk import image_root
-from builder.plan.mode import Mode
 from builder.solve.ops.archive import place_add
 from builder.solve.ops.ownership import resolve_owner
 from builder.solve.ops.place import encode_destination, place_copy
@@ -50,7 +49,11 @@ def copy_files(
         remotes: what each of the remote sources of *op* gave.
     """
     owner = resolve_owner(op.chown, tree, span=vertex.span) if op.chown else None
-    mode = Mode(op.chmod, span=vertex.span) if op.chmod else None
+    mode = None
+    if op.chmod:
+        from builder.plan.mode import Mode  # noqa: PLC0415  few builds have one
+
+        mode = Mode(op.chmod, span=vertex.span)
     inline = tuple(
         InlineFile(name=os.fsencode(file.name), content=file.text.encode("utf-8", "surrogateescape"))
         for file in op.inline

@@ -12,9 +12,9 @@ from builder.errors import DockerfileError, StepFailedError
 from builder.events import EventSink, VertexLog
 from builder.solve.ops.resolver import resolv_conf
 from runtime.errors import StepSetupError
-from runtime.idmap import current_id_map
 from runtime.layers.diff import write_changes
 from runtime.mounts import BindMount
+from runtime.ownership import is_recorded
 from runtime.sandbox import SandboxSpec, Ulimit
 from runtime.stubs import Stub, remove_stubs
 
@@ -181,7 +181,7 @@ def _execute(
             output=b"\n".join(tail),
             span=vertex.span,
             name=vertex.name,
-            one_owner=current_id_map("uid").id_count == 1,
+            one_owner=is_recorded(),
         )
     return result.stubs
 
