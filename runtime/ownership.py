@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import stat
 import struct
@@ -65,6 +66,12 @@ ROOT: Final = Record()
 
 def is_recorded() -> bool:
     """Return whether this namespace has one user id, so that owners are recorded."""
+    return _has_one_id(os.getpid())
+
+
+@functools.cache
+def _has_one_id(pid: int) -> bool:  # noqa: ARG001  what the answer holds for: a child may enter another namespace
+    """Ask the kernel once a process, not once for each snapshot below each step."""
     from runtime.idmap import current_id_map  # noqa: PLC0415  asked inside only, where it is loaded
 
     return current_id_map("uid").id_count == 1
