@@ -8,6 +8,7 @@ blobs and by building; a damaged file is moved aside and a new one begun.
     layer(id, diff_id)                                          layers whose tree is known
     tree(layer, parent, name, ...)                              one row an entry of a layer's tar
     file(device, inode, size, mtime_ns, ctime_ns, digest)       fingerprints of context files
+    listing(id, listing, digest)                                content digests by what lstat said of all the files
     origin(digest, repository)                                  where a blob was pulled from or pushed to
     url(url, etag, modified, digest, checksum)                  the last answer of an address, named by its sha256
 """
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from builder.cache.key import Ingredient
     from builder.context.remote import UrlRow
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record(
@@ -52,6 +53,7 @@ CREATE TABLE IF NOT EXISTS tree(
 CREATE TABLE IF NOT EXISTS file(
     device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     ctime_ns INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(device, inode)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS listing(id INTEGER PRIMARY KEY, listing BLOB NOT NULL UNIQUE, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS origin(digest TEXT NOT NULL, repository TEXT NOT NULL,
     PRIMARY KEY(digest, repository)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS url(
@@ -282,7 +284,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _create(connection: sqlite3.Connection, version: int) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if version:
-        for table in ("record", "blob", "layer", "tree", "file", "origin", "url"):
+        for table in ("record", "blob", "layer", "tree", "file", "listing", "origin", "url"):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
     for statement in _SCHEMA.split(";"):
         connection.execute(statement)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import marshal
 import os
 import stat
 import struct
@@ -22,7 +23,7 @@ from builder.context.walk import Opener, changed_error
 from runtime.layers.xattrs import CAPABILITY, layer_value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from builder.context.fingerprint import FingerprintRow, Fingerprints
     from builder.context.select import Selected, Selection
@@ -58,19 +59,35 @@ def digest_selection(
     Raises:
         ContextError: a file cannot be read, or changed since it was selected.
     """
-    digests = _file_digests(selection, fingerprints, now_ns)
-    answers = []
-    for source in selection.sources:
+    root = selection.root
+    keep_owner = root is not None and root.keep_owner
+    known: dict[int, str] = {}
+    listings: dict[int, bytes] = {}
+    for number, source in enumerate(selection.sources):
         if isinstance(source, InlineFile):
-            state = hashlib.sha256(_frame(source.name))
-            state.update(_HEADER.pack(0, _INLINE_MODE, 0, 0, len(source.content), 0, 0))
-            state.update(hashlib.sha256(source.content).digest())
-        else:
-            keep_owner = selection.root is not None and selection.root.keep_owner
+            known[number] = _digest_inline(source)
+        elif fingerprints is not None:
+            listings[number] = _digest_listing(source, keep_owner=keep_owner)
+            digest = fingerprints.find_listing(listings[number])
+            if digest is not None:
+                known[number] = digest
+    left = {
+        number: source
+        for number, source in enumerate(selection.sources)
+        if number not in known and not isinstance(source, InlineFile)
+    }
+    if root is not None and left:
+        digests = _file_digests(root, left.values(), fingerprints, now_ns)
+        for number, source in left.items():
             state = hashlib.sha256(_frame(source.name))
             state.update(_records(source, digests, keep_owner=keep_owner))
-        answers.append((source.name.decode("utf-8", "surrogateescape"), state.hexdigest()))
-    return tuple(answers)
+            known[number] = state.hexdigest()
+            if fingerprints is not None and not any(is_racy(found[1], now_ns) for found in _regular_files(source)):
+                fingerprints.store_listing(listings[number], known[number])
+    return tuple(
+        (source.name.decode("utf-8", "surrogateescape"), known[number])
+        for number, source in enumerate(selection.sources)
+    )
 
 
 def read_capability(fd: int) -> bytes | None:
@@ -89,6 +106,34 @@ def read_capability(fd: int) -> bytes | None:
 
 def _frame(name: bytes) -> bytes:
     return len(name).to_bytes(4, "big") + name
+
+
+def _digest_inline(file: InlineFile) -> str:
+    state = hashlib.sha256(_frame(file.name))
+    state.update(_HEADER.pack(0, _INLINE_MODE, 0, 0, len(file.content), 0, 0))
+    state.update(hashlib.sha256(file.content).digest())
+    return state.hexdigest()
+
+
+def _digest_listing(source: Selected, *, keep_owner: bool) -> bytes:
+    """Digest all that lstat says of what is copied, but times of access: the same again is the same content.
+
+    It takes a fifth of the time of looking up the fingerprint of each of many files. marshal is the quickest encoder
+    that tells any two values apart; version 2 has no references, so equal values have equal bytes.
+    """
+    rows = [
+        (path, status[:7], status.st_mtime_ns, status.st_ctime_ns, status.st_rdev, linkname)
+        for path, status, linkname in (source.below if source.is_directory else (source.item,))
+    ]
+    listing = (source.name, source.skip, source.is_directory, keep_owner, rows)
+    return hashlib.sha256(marshal.dumps(listing, 2)).digest()
+
+
+def _regular_files(source: Selected) -> Iterator[Found]:
+    is_regular = stat.S_ISREG
+    for found in source.below if source.is_directory else (source.item,):
+        if is_regular(found[1].st_mode):
+            yield found
 
 
 def _records(source: Selected, digests: FileDigests, *, keep_owner: bool) -> bytes:
@@ -121,20 +166,15 @@ def _records(source: Selected, digests: FileDigests, *, keep_owner: bool) -> byt
     return b"".join(records)
 
 
-def _file_digests(selection: Selection, fingerprints: Fingerprints | None, now_ns: int) -> FileDigests:
+def _file_digests(
+    root: SourceRoot, sources: Iterable[Selected], fingerprints: Fingerprints | None, now_ns: int
+) -> FileDigests:
     """Find the digest of every regular file, reading only those that are unknown."""
-    root = selection.root
-    if root is None:
-        return {}
     files: dict[tuple[int, int], Found] = {}
-    is_regular = stat.S_ISREG
-    for source in selection.sources:
-        if isinstance(source, InlineFile):
-            continue
-        for found in source.below if source.is_directory else (source.item,):
+    for source in sources:
+        for found in _regular_files(source):
             status = found[1]
-            if is_regular(status.st_mode):
-                files.setdefault((status.st_dev, status.st_ino), found)
+            files.setdefault((status.st_dev, status.st_ino), found)
     digests: FileDigests = {}
     if fingerprints is not None and files:
         known = fingerprints.load(files.keys())

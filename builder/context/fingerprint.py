@@ -4,6 +4,9 @@ A file counts as unchanged while device, inode, size, mtime and ctime are the sa
 the clock after a file was read would not show; therefore a file that was changed shortly before it is looked at is
 *racy*: its digest is used but not remembered.
 
+A *listing* is all that lstat(2) says of what one argument of a COPY takes. While it is the same, so is the content
+digest of the argument, and none of its files needs to be asked for.
+
 Source: git, Documentation/technical/racy-git.txt.
 """
 
@@ -39,12 +42,21 @@ class Fingerprints(Protocol):
         """Remember rows; what was known of the same file is replaced."""
         ...
 
+    def find_listing(self, listing: bytes) -> str | None:
+        """Give the content digest of what had this listing, named by its sha256."""
+        ...
+
+    def store_listing(self, listing: bytes, digest: str) -> None:
+        """Remember the content digest of a listing in which no file is racy."""
+        ...
+
 
 class MemoryFingerprints:
     """Fingerprints that live as long as the object."""
 
     def __init__(self) -> None:
         self.known: dict[FileKey, Fingerprint] = {}
+        self.listings: dict[bytes, str] = {}
 
     def load(self, keys: Collection[FileKey]) -> Mapping[FileKey, Fingerprint]:  # noqa: ARG002 - all is at hand
         """Give everything that is known."""
@@ -54,6 +66,14 @@ class MemoryFingerprints:
         """Remember rows."""
         for device, inode, *rest in rows:
             self.known[device, inode] = (rest[0], rest[1], rest[2], rest[3])  # type: ignore[assignment]
+
+    def find_listing(self, listing: bytes) -> str | None:
+        """Give what is known of a listing."""
+        return self.listings.get(listing)
+
+    def store_listing(self, listing: bytes, digest: str) -> None:
+        """Remember a listing."""
+        self.listings[listing] = digest
 
 
 def is_racy(status: os.stat_result, now_ns: int) -> bool:

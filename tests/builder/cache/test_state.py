@@ -2,6 +2,7 @@
 
 import pytest
 
+from builder.cache import fingerprints as fingerprints_module
 from builder.cache.fingerprints import StoredFingerprints
 from builder.cache.key import derive_key
 from builder.cache.state import Record, State
@@ -97,3 +98,17 @@ def test_key_depends_on_where_one_ingredient_ends():
     }
 
     assert len(keys) == 5
+
+
+def test_oldest_listings_are_forgotten(state, monkeypatch):
+    """What contexts looked like long ago does not pile up."""
+    monkeypatch.setattr(fingerprints_module, "_LISTINGS_KEPT", 2)
+    fingerprints = StoredFingerprints(state)
+    for name in (b"a", b"b", b"c"):
+        fingerprints.store_listing(name, f"digest of {name!r}")
+
+    assert [fingerprints.find_listing(name) for name in (b"a", b"b", b"c")] == [
+        None,
+        "digest of b'b'",
+        "digest of b'c'",
+    ]

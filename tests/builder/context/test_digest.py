@@ -122,6 +122,26 @@ def test_known_files_are_not_read_again(folder, monkeypatch):
     assert _digest(folder, "d", fingerprints=known, now_ns=now_ns) == before
 
 
+def test_unchanged_listing_asks_for_no_file(folder, monkeypatch):
+    """While lstat says the same of everything, the fingerprints of the files are not looked up."""
+    known = MemoryFingerprints()
+    now_ns = time.time_ns() + LATER_NS
+    before = _digest(folder, "d", fingerprints=known, now_ns=now_ns)
+    monkeypatch.setattr(known, "load", None)
+
+    assert _digest(folder, "d", fingerprints=known, now_ns=now_ns) == before
+
+
+def test_listings_of_two_places_are_told_apart(folder):
+    """A directory and its only file have digests of their own, whatever is remembered."""
+    known = MemoryFingerprints()
+    now_ns = time.time_ns() + LATER_NS
+    names = ("d", "d/a", ".")
+    remembered = [_digest(folder, name, fingerprints=known, now_ns=now_ns) for name in names * 2]
+
+    assert remembered == [_digest(folder, name) for name in names] * 2
+
+
 def test_changed_file_is_read_again_though_size_and_mtime_are_the_same(folder):
     """A rewrite that restores the mtime shows by its ctime."""
     known = MemoryFingerprints()
@@ -140,6 +160,7 @@ def test_freshly_changed_files_are_not_remembered(folder):
     _digest(folder, "d", fingerprints=known, now_ns=time.time_ns())
 
     assert known.known == {}
+    assert known.listings == {}
 
 
 def test_many_files_give_the_same_digest_as_few_at_a_time(tmp_path):
