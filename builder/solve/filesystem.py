@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from builder.errors import StoreError
 from builder.image.assemble import Layer
 from registry.errors import ContentError
-from registry.oci.chain_id import chain_id
+from registry.oci.chain_id import chain_id, chain_ids
 from registry.oci.digest import Digest, digest_hex
 from registry.oci.media_types import layer_compression
 
@@ -77,7 +77,7 @@ class FileSystems:
 
         Works only inside the namespace.
         """
-        names = tuple(snapshot_name(layers[: count + 1]) for count in range(len(layers)))
+        names = tuple(digest_hex(chain) for chain in chain_ids(layer.diff_id for layer in layers))
         for count, layer in enumerate(layers):
             if not self._store.snapshots.has(names[count]):
                 with self._locked(names[count]):
