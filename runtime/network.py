@@ -7,6 +7,7 @@ the loopback interface, up. `private` is one that is lent by the pool in `networ
 from __future__ import annotations
 
 import os
+import sys
 from typing import Final, Literal
 
 from runtime import syscalls
@@ -26,10 +27,13 @@ def clone_flags(network: Network) -> int:
             return syscalls.CLONE_NEWNET
 
 
-def prepare(network: Network) -> None:
-    """Load what `bring_up` needs, while files of the host can still be read."""
-    if network == "none":
-        import pyroute2  # noqa: F401, PLC0415 - takes more than 100 ms; most builds never need it
+def prepare(network: Network) -> bool:
+    """Load what `bring_up` needs, while files of the host can still be read; tell whether that was missing."""
+    if network != "none" or "pyroute2" in sys.modules:
+        return False
+    import pyroute2  # noqa: F401, PLC0415 - takes more than 100 ms; most builds never need it
+
+    return True
 
 
 def join(namespace: int) -> None:

@@ -1,7 +1,8 @@
 """Start steps from a small single-threaded process.
 
 The *zygote* is a child of the inner process, forked before that has threads. It does three things: clone a child into
-new namespaces for each request, tell when the child has ended, and kill what is left when the inner process closes it.
+new namespaces for each request, mostly ahead of it (`spare`), tell when the child has ended, and kill what is left when
+the inner process closes it.
 Forking a large process with threads would be slow and unsafe; forking this one is neither.
 
 A request is one message on a SOCK_SEQPACKET pair: the network's name, with the descriptors of a *channel*, of the spec
@@ -27,27 +28,27 @@ import signal
 import socket
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import prctl
 
 from runtime import chroot, network, ownership, reaper, sandbox, seccomp, syscalls
 from runtime.errors import HostUnsupportedError, KernelError, SandboxError, StepSetupError
+from runtime.spare import LARGEST_REQUEST, MOST_DESCRIPTORS, Spare
 from runtime.stubs import Stub
-from runtime.supervisor.process import Supervision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import NoReturn
 
     from runtime.sandbox import SandboxSpec
+    from runtime.supervisor.process import Supervision
 
 Isolation = Literal["namespaces", "chroot"]
 """What parts steps from the builder: namespaces of their own, or, where there are none, what runtime.chroot does."""
 
 _LARGEST_RECORD: Final = 1 << 18
-_LARGEST_REQUEST: Final = 64
-_MOST_DESCRIPTORS: Final = 6  # channel, spec, output, error output, input, network namespace
 _STATUS_OF_SETUP_ERROR: Final = 125
 _KIBIBYTE: Final = 1024
 
@@ -170,7 +171,7 @@ class Zygote:
         """
         assert threading.active_count() == 1, "the zygote is forked before any thread exists"  # noqa: S101 - our bug
         assert self._control is None, "the zygote is started once"  # noqa: S101 - our bug
-        seccomp.filter_program(syscalls.MACHINE)
+        seccomp.prepare(supervised=self._isolation != "chroot" and ownership.is_recorded())
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
@@ -253,10 +254,11 @@ def _serve(control: socket.socket, isolation: Isolation) -> NoReturn:
     gc.disable()
     poller = select.poll()
     poller.register(control, select.POLLIN)
-    is_recorded = isolation != "chroot" and ownership.is_recorded()
+    starter = _Starter(isolation)
     running: dict[int, _Running] = {}  # by pidfd
     supervised: dict[int, int] = {}  # pidfd of a supervisor to that of its step
     while True:
+        starter.look_ahead()
         for fd, _ in poller.poll():
             if fd in supervised:
                 poller.unregister(fd)
@@ -273,8 +275,9 @@ def _serve(control: socket.socket, isolation: Isolation) -> NoReturn:
                 if isolation == "chroot":
                     reaper.end_descendants({step.pid for step in running.values()})
                 continue
-            request, descriptors, _, _ = socket.recv_fds(control, _LARGEST_REQUEST, _MOST_DESCRIPTORS)
+            request, descriptors, _, _ = socket.recv_fds(control, LARGEST_REQUEST, MOST_DESCRIPTORS)
             if not request:
+                starter.close()
                 for pidfd, step in running.items():
                     signal.pidfd_send_signal(pidfd, _ending_signal(isolation))
                     os.waitpid(step.pid, 0)
@@ -285,7 +288,7 @@ def _serve(control: socket.socket, isolation: Isolation) -> NoReturn:
                 os._exit(0)
             channel = socket.socket(fileno=descriptors[0])
             try:
-                started = _start(request.decode(), descriptors, channel, isolation, is_recorded=is_recorded)
+                started = starter.start(request, descriptors, channel)
             finally:
                 for descriptor in descriptors[1:]:
                     os.close(descriptor)
@@ -312,38 +315,68 @@ def _ending_signal(isolation: Isolation) -> signal.Signals:
     return signal.SIGTERM if isolation == "chroot" else signal.SIGKILL
 
 
-def _start(
-    network_name: str, descriptors: list[int], channel: socket.socket, isolation: Isolation, *, is_recorded: bool
-) -> tuple[int, _Running] | None:
-    """Clone the child of a request; return its pidfd and what is kept of it, or None if that failed."""
-    wanted: network.Network = "none" if network_name == "none" else "host"
-    namespace = descriptors[-1] if network_name == "private" else None
-    owners = None
-    try:
-        if isolation == "chroot":
-            pid = os.fork()
-        else:
-            network.prepare(wanted)
-            owners = Supervision() if is_recorded else None
-            pid = syscalls.clone(sandbox.NAMESPACES | network.clone_flags(wanted))
-    except (SandboxError, ImportError) as error:
-        _send(channel, _encode_error(error))
-        _send(channel, {"type": "exit", "status": _STATUS_OF_SETUP_ERROR, "user": 0, "system": 0, "resident": 0})
-        channel.close()
-        if owners is not None:
-            owners.release()
-            owners.end()
-        return None
-    if pid == 0:
-        _be_step(descriptors if namespace is None else descriptors[:-1], channel, isolation, namespace, owners)
-    pidfd = os.pidfd_open(pid)
-    if owners is not None:
-        owners.release()
-    with contextlib.suppress(OSError):  # nobody waits for this step any more
-        socket.send_fds(
-            channel, [json.dumps({"type": "started", "signal": _ending_signal(isolation)}).encode()], [pidfd]
-        )
-    return pidfd, _Running(pid=pid, channel=channel, owners=owners)
+class _Starter:
+    """Makes the child of each request: out of a spare, or without namespaces by a fork."""
+
+    def __init__(self, isolation: Isolation) -> None:
+        self._isolation = isolation
+        self._is_recorded = isolation != "chroot" and ownership.is_recorded()
+        self._spare: Spare | None = None
+
+    def look_ahead(self) -> None:
+        """Have a spare for the next request. If there can be none now, that request tells why."""
+        if self._isolation != "chroot" and self._spare is None:
+            with contextlib.suppress(SandboxError, OSError):
+                self._spare = self._clone()
+
+    def start(self, request: bytes, descriptors: list[int], channel: socket.socket) -> tuple[int, _Running] | None:
+        """Start the child of a request; return its pidfd and what is kept of it, or None if that failed."""
+        owners = None
+        try:
+            if self._isolation == "chroot":
+                pid = os.fork()
+                if pid == 0:
+                    _be_step(request, descriptors, None, isolation=self._isolation)
+            else:
+                spare = self._take(_wanted_network(request))
+                spare.use(request, descriptors)
+                pid, owners = spare.pid, spare.owners
+        except (SandboxError, ImportError) as error:
+            _send(channel, _encode_error(error))
+            _send(channel, {"type": "exit", "status": _STATUS_OF_SETUP_ERROR, "user": 0, "system": 0, "resident": 0})
+            channel.close()
+            return None
+        pidfd = os.pidfd_open(pid)
+        with contextlib.suppress(OSError):  # nobody waits for this step any more
+            record = {"type": "started", "signal": _ending_signal(self._isolation)}
+            socket.send_fds(channel, [json.dumps(record).encode()], [pidfd])
+        return pidfd, _Running(pid=pid, channel=channel, owners=owners)
+
+    def close(self) -> None:
+        """End the spare."""
+        if self._spare is not None:
+            self._spare.end()
+            self._spare = None
+
+    def _take(self, wanted: network.Network) -> Spare:
+        if network.prepare(wanted):
+            self.close()  # it lacks what has been loaded
+        spare, self._spare = self._spare or self._clone(), None
+        return spare
+
+    def _clone(self) -> Spare:
+        return Spare.clone(partial(_be_step, isolation="namespaces"), is_recorded=self._is_recorded)
+
+
+def _wanted_network(request: bytes) -> network.Network:
+    """Return what the child of a request does about its network before it knows the step."""
+    match request:
+        case b"none":
+            return "none"
+        case b"private":
+            return "private"
+        case _:
+            return "host"
 
 
 def _end_unsupervised(pidfd: int, running: Mapping[int, _Running]) -> None:
@@ -369,17 +402,15 @@ def _reap(pidfd: int, step: _Running) -> None:
     step.channel.close()
 
 
-def _be_step(
-    descriptors: list[int],
-    channel: socket.socket,
-    isolation: Isolation,
-    namespace: int | None,
-    owners: Supervision | None,
-) -> NoReturn:
+def _be_step(request: bytes, descriptors: list[int], owners: Supervision | None, *, isolation: Isolation) -> NoReturn:
     """Become the requested step, or say why not."""
+    channel = socket.socket(fileno=descriptors[0])
+    wanted = _wanted_network(request)
     try:
-        if namespace is not None:
-            network.join(namespace)
+        if isolation != "chroot":
+            syscalls.unshare(syscalls.CLONE_NEWNS | network.clone_flags(wanted))
+            if wanted == "private":
+                network.join(descriptors.pop())
         _, spec_fd, output, error_output, *source = descriptors
         spec = sandbox.SandboxSpec.from_json(json.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0)))
         streams = (source[0] if source else None, output, error_output)

@@ -138,13 +138,13 @@ def _be_supervisor(channel: socket.socket) -> NoReturn:
     status = 1
     try:
         prctl.set_pdeathsig(signal.SIGKILL)
-        prctl.set_name("pybuild-owners")
         proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         _close_all_but(channel.fileno(), proc)
         data, descriptors, _, _ = socket.recv_fds(channel, PATH_MAX * 4, 2)
         if not data:
             status = 0
         else:
+            prctl.set_name("pybuild-owners")
             try:
                 supervisor = _enter(proc, descriptors, data)
             except OSError as error:

@@ -1,0 +1,105 @@
+"""A process cloned ahead of the step it will be, so that the step need not wait for that.
+
+Cloning takes about a millisecond, and the pages of memory that the new process copies when it first touches them take
+another one or two. Both are spent while the step before still runs. A spare has the process, host name and IPC
+namespaces of its step. Its mount namespace, and that of its network, it gets when it is used, so that it sees what is
+mounted by then.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Final, Self
+
+import prctl
+
+from runtime import sandbox, syscalls
+from runtime.errors import SandboxError
+from runtime.supervisor.process import Supervision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    Become = Callable[[bytes, list[int], Supervision | None], NoReturn]
+    """Carries out a request, given with its descriptors, in the spare."""
+
+LARGEST_REQUEST: Final = 64
+MOST_DESCRIPTORS: Final = 6  # channel, spec, output, error output, input, network namespace
+
+_STATUS_UNUSED: Final = 125  # of a process that was never asked for, or could not wait; not one of success
+
+
+class Spare:
+    """A process that waits for the request of a step. Made by `clone`, used once or ended.
+
+    Attributes:
+        pid: of the process.
+        owners: the supervisor of its step, where owners are recorded.
+    """
+
+    def __init__(self, pid: int, request: socket.socket, owners: Supervision | None) -> None:
+        self.pid = pid
+        self.owners = owners
+        self._request = request
+
+    @classmethod
+    def clone(cls, become: Become, *, is_recorded: bool) -> Self:
+        """Clone one, which goes on in *become* when it is used.
+
+        Raises:
+            KernelError: the kernel refused.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        owners = Supervision() if is_recorded else None
+        try:
+            pid = syscalls.clone(sandbox.NAMESPACES)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            if owners is not None:
+                owners.release()
+                owners.end()
+            raise
+        if pid == 0:
+            ours.close()
+            _wait(theirs, become, owners)
+        theirs.close()
+        if owners is not None:
+            owners.release()
+        return cls(pid, ours, owners)
+
+    def use(self, request: bytes, descriptors: Sequence[int]) -> None:
+        """Make it the step of a request; the descriptors stay the caller's.
+
+        Raises:
+            SandboxError: it has died, and is ended.
+        """
+        try:
+            socket.send_fds(self._request, [request], descriptors)
+        except OSError as error:
+            self.end()
+            raise SandboxError("the process that was to be the step has died") from error
+        self._request.close()
+
+    def end(self) -> None:
+        """End it unused."""
+        self._request.close()
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        if self.owners is not None:
+            self.owners.end()
+
+
+def _wait(request_socket: socket.socket, become: Become, owners: Supervision | None) -> NoReturn:
+    try:
+        prctl.set_pdeathsig(signal.SIGKILL)  # nobody else knows of it
+        sandbox.rehearse()
+        request, descriptors, _, _ = socket.recv_fds(request_socket, LARGEST_REQUEST, MOST_DESCRIPTORS)
+        request_socket.close()
+        if request:
+            become(request, descriptors, owners)
+    finally:
+        os._exit(_STATUS_UNUSED)
