@@ -6,11 +6,12 @@ import argparse
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from benchmark.measure import Command, CommandFailedError, run, run_watched
-from benchmark.tools import Tool, find_tools, remove_as_namespace_root
+from benchmark.tools import Tool, find_rungs, find_tools, remove_as_namespace_root
 from benchmark.works import FULL, QUICK, Place, Sizes, Work, all_works
 
 if TYPE_CHECKING:
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 NOTHING = "-"
+RUNGS = ("subids", "single-id", "chroot")
+
+Number = TypeVar("Number", int, float)
 
 
 def main() -> int:
     """Measure the chosen works with the chosen tools; the table is all there is on standard output."""
     arguments = _parse_arguments()
     sizes = QUICK if arguments.quick else FULL
+    if arguments.times:
+        sizes = replace(sizes, cold=arguments.times, warm=arguments.times)
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     place = Place(
@@ -33,7 +39,10 @@ def main() -> int:
         debian_archive=arguments.debian_base,
     )
     works = [work for work in all_works(sizes, place) if not arguments.works or work.name in arguments.works]
-    tools = [tool for tool in find_tools(folder) if not arguments.tools or tool.name in arguments.tools]
+    if arguments.isolation:
+        tools = find_rungs(folder, arguments.isolation, arguments.user)
+    else:
+        tools = [tool for tool in find_tools(folder) if not arguments.tools or tool.name in arguments.tools]
     rows = [_header(tools)]
     for work in works:
         _say(f"{work.name}:")
@@ -48,11 +57,28 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ci/bench", description="Measure builds, cold and warm; prints medians.")
     parser.add_argument("works", nargs="*", help="rows: start parse step steps stages many-files big-file packages")
     parser.add_argument("--quick", action="store_true", help="small sizes and few repetitions")
-    parser.add_argument("--tool", dest="tools", action="append", help="pybuild or buildah; all that are installed")
+    compared = parser.add_mutually_exclusive_group()
+    compared.add_argument("--tool", dest="tools", action="append", help="pybuild or buildah; all that are installed")
+    compared.add_argument(
+        "--isolation",
+        type=_names,
+        metavar="NAME,…",
+        help="pybuild at each of these rungs instead: subids, single-id, chroot; the first is what ratios are to",
+    )
+    parser.add_argument("--times", type=int, help="how often each build is repeated, cold and warm")
     parser.add_argument("--folder", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--small-base", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--debian-base", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--user", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in RUNGS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(RUNGS)}")
+    return names
 
 
 def _unpack(archive: Path, tree: Path) -> Path:
@@ -69,44 +95,84 @@ def _header(tools: list[Tool]) -> list[str]:
 
 
 def _measure(work: Work, tools: list[Tool], sizes: Sizes) -> list[str]:
+    """Return one row. The tools take turns, so that what else the machine does is shared among them."""
     context = work.make()
     floor_command = work.floor(context) if work.floor else None
     floor = _attempt(lambda: _median(floor_command, sizes.warm)) if floor_command else None
-    figures = [_measure_tool(work, tool, context, sizes) for tool in tools]
+    figures = [_Figures(work, tool, context) for tool in tools]
+    for _ in range(sizes.cold if work.is_build else sizes.warm):
+        for each in figures:
+            each.measure_cold()
+    for _ in range(sizes.warm if work.is_build else 0):
+        for each in figures:
+            each.measure_warm()
+    for each in figures:
+        each.measure_peak()
     cells = [work.title, _seconds(floor)]
-    for cold, warm, peak in figures:
-        cells += [_seconds(cold), _seconds(warm), f"{peak / MIB:.0f}" if peak else NOTHING]
-    cells.append(_ratio(figures[0][0], floor))
-    for cold, warm, _ in figures[1:]:
-        cells += [_ratio(cold, figures[0][0]), _ratio(warm, figures[0][1])]
+    for each in figures:
+        cells += [_seconds(each.cold), _seconds(each.warm), f"{each.peak / MIB:.0f}" if each.peak else NOTHING]
+    first = figures[0]
+    cells.append(_ratio(first.cold, floor))
+    for each in figures[1:]:
+        cells += [_ratio(each.cold, first.cold), _ratio(each.warm, first.warm)]
     return cells
 
 
-def _measure_tool(
-    work: Work, tool: Tool, context: Path, sizes: Sizes
-) -> tuple[float | None, float | None, float | None]:
-    command = work.command(tool, context)
+class _Figures:
+    """What is measured of one tool at one work; once it fails nothing more is, and no figure stays empty for it."""
 
-    def cold() -> float:
-        tool.prepare(work.bases)
-        return run(command)
+    def __init__(self, work: Work, tool: Tool, context: Path) -> None:
+        self._bases = work.bases
+        self._tool = tool
+        self._command = work.command(tool, context)
+        self._colds: list[float] = []
+        self._warms: list[float] = []
+        self._has_failed = False
+        self.peak: int | None = None
 
-    def peak() -> float:
-        tool.prepare(work.bases)
-        return run_watched(command)
+    @property
+    def cold(self) -> float | None:
+        """The median with nothing cached but the bases."""
+        return statistics.median(self._colds) if self._colds and not self._has_failed else None
 
-    colds = _attempt(lambda: statistics.median(cold() for _ in range(sizes.cold if work.is_build else sizes.warm)))
-    warm = _attempt(lambda: _median(command, sizes.warm)) if work.is_build and colds is not None else None
-    memory = _attempt(peak) if colds is not None else None
-    _say(f"  {tool.name}: cold {_seconds(colds)}, warm {_seconds(warm)}")
-    return colds, warm, memory
+    @property
+    def warm(self) -> float | None:
+        """The median of the same again."""
+        return statistics.median(self._warms) if self._warms and not self._has_failed else None
+
+    def measure_cold(self) -> None:
+        """Measure once with nothing cached but the bases."""
+
+        def cold() -> float:
+            self._tool.prepare(self._bases)
+            return run(self._command)
+
+        self._note(self._colds, cold)
+
+    def measure_warm(self) -> None:
+        """Measure once what was just built."""
+        self._note(self._warms, lambda: run(self._command))
+
+    def measure_peak(self) -> None:
+        """Find out how much memory it takes."""
+        _say(f"  {self._tool.name}: cold {_seconds(self.cold)}, warm {_seconds(self.warm)}")
+        if self.cold is not None:
+            self._tool.prepare(self._bases)
+            self.peak = _attempt(lambda: run_watched(self._command))
+
+    def _note(self, figures: list[float], measure: Callable[[], float]) -> None:
+        figure = None if self._has_failed else _attempt(measure)
+        if figure is None:
+            self._has_failed = True
+        else:
+            figures.append(figure)
 
 
 def _median(command: Command, times: int) -> float:
     return statistics.median(run(command) for _ in range(times))
 
 
-def _attempt(measure: Callable[[], float]) -> float | None:
+def _attempt(measure: Callable[[], Number]) -> Number | None:
     """A tool that fails leaves its cells empty and says why; the others are measured all the same."""
     try:
         return measure()
@@ -125,7 +191,9 @@ def _seconds(value: float | None) -> str:
 
 
 def _ratio(value: float | None, to: float | None) -> str:
-    return NOTHING if value is None or to is None else f"{value / to:.1f}"
+    if value is None or to is None:
+        return NOTHING
+    return f"{value / to:.1f}" if value > 2 * to else f"{value / to:.2f}"
 
 
 def _render(rows: list[list[str]]) -> str:

@@ -11,11 +11,10 @@ import os
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 INTERVAL = 0.02
 
@@ -26,11 +25,25 @@ class CommandFailedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A command with its environment (the caller's when None) and, if it is fed, the file it reads."""
+    """A command with its environment and its user, the caller's where they are None."""
 
     args: tuple[str, ...]
     env: Mapping[str, str] | None = None
-    cwd: Path | None = None
+    user: str | None = None
+
+
+class _Options(TypedDict):
+    """How a process is started."""
+
+    env: Mapping[str, str] | None
+    user: str | None
+    group: str | None
+    extra_groups: tuple[int, ...] | None
+
+
+def _options(command: Command) -> _Options:
+    groups = None if command.user is None else ()
+    return _Options(env=command.env, user=command.user, group=command.user, extra_groups=groups)
 
 
 def run(command: Command) -> float:
@@ -42,8 +55,7 @@ def run(command: Command) -> float:
     start = time.perf_counter()
     done = subprocess.run(
         command.args,
-        env=command.env,
-        cwd=command.cwd,
+        **_options(command),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -64,8 +76,7 @@ def run_watched(command: Command) -> int:
     peak = 0
     with subprocess.Popen(
         command.args,
-        env=command.env,
-        cwd=command.cwd,
+        **_options(command),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

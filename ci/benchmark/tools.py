@@ -7,6 +7,7 @@ nothing is cached but the bases. The same build again is *warm*.
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Protocol
@@ -14,10 +15,13 @@ from typing import TYPE_CHECKING, Protocol
 from benchmark.measure import Command, run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 TAG = "localhost/measured:1"
+
+NEEDS_ROOT = frozenset({"chroot"})
+"""Rungs that are for uid 0."""
 
 
 class Tool(Protocol):
@@ -36,17 +40,30 @@ class Tool(Protocol):
 
 
 class PybuildTool:
-    """The project, as it is on the path."""
+    """The project, as it is on the path.
 
-    name = "pybuild"
+    Args:
+        folder: below it, all that is kept.
+        isolation: the rung that steps are run at, which names the tool; None for the best, and the project's name.
+        user: who builds, None for the caller.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "pybuild"
-        self.env = {**os.environ, "PYBUILD_ROOT": str(self.folder)}
+    def __init__(self, folder: Path, *, isolation: str | None = None, user: str | None = None) -> None:
+        self.name = isolation or "pybuild"
+        self.folder = folder / self.name
+        self.user = user
+        self.env = {**os.environ, "PYBUILD_ROOT": str(self.folder / "store")}
+        if isolation is not None:
+            self.env["PYBUILD_ISOLATION"] = isolation
+        if user is not None:
+            self.env["HOME"] = pwd.getpwnam(user).pw_dir
 
     def prepare(self, bases: Mapping[str, Path]) -> None:
         """Empty the root and import the bases."""
         remove_as_namespace_root(self.folder)
+        self.folder.mkdir()
+        if self.user is not None:
+            shutil.chown(self.folder, self.user)
         for name, archive in bases.items():
             run(self._command("import", str(archive), name))
 
@@ -59,7 +76,7 @@ class PybuildTool:
         return self._command("--version")
 
     def _command(self, *args: str) -> Command:
-        return Command(args=("pybuild", *args), env=self.env)
+        return Command(args=("pybuild", *args), env=self.env, user=self.user)
 
 
 class BuildahTool:
@@ -100,6 +117,17 @@ def find_tools(folder: Path) -> list[Tool]:
     if shutil.which("buildah"):
         tools.append(BuildahTool(folder))
     return tools
+
+
+def find_rungs(folder: Path, names: Sequence[str], user: str | None) -> list[Tool]:
+    """Return the project once for each rung of isolation.
+
+    Args:
+        folder: below it each keeps what it has.
+        names: of the rungs.
+        user: who builds where that takes no root; None for the caller, who is then no root.
+    """
+    return [PybuildTool(folder, isolation=name, user=None if name in NEEDS_ROOT else user) for name in names]
 
 
 def remove_as_namespace_root(folder: Path) -> None:
