@@ -19,6 +19,7 @@ Source: inode(7), section "Timestamps"; statx(2), stx_btime.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass, field
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _KIND: Final = 0o170000
+
+_NO_ATTRIBUTES: Final = (
+    "the file system of the store keeps no extended attributes: choose another folder with --root or $PYBUILD_ROOT"
+)
 
 _Seen = tuple[int, int, int, "Folder | None"]
 """Of one name: inode, ctime in nanoseconds, number of names, and what a directory holds (None for other objects)."""
@@ -149,7 +154,8 @@ def extract_changes(tree: Path, before: Survey, after: Survey, upper: Path) -> N
     except OSError as error:
         found = error.filename
         name = found.decode(errors="backslashreplace") if isinstance(found, bytes) else str(found or tree)
-        raise KernelError("copy", error.errno or 0, subject=name) from error
+        hint = _NO_ATTRIBUTES if error.errno == errno.EOPNOTSUPP else None
+        raise KernelError("copy", error.errno or 0, subject=name, hint=hint) from error
     finally:
         for fd in (source, target):
             if fd >= 0:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from runtime.errors import KernelError
+from runtime.layers.whiteouts import mark_opaque
 from runtime.mounts import attach, clone_mount, create_mount, open_path
 from runtime.snapshots.committed import CommittedSnapshots, copy_root_metadata, naming, remove_directory
 from runtime.snapshots.snapshotter import Active
@@ -184,9 +185,11 @@ def _mount_overlay(lowers: Sequence[Path], active: Active | None, target: Path) 
 
 
 def takes_upper(folder: Path) -> bool:
-    """Tell whether overlay takes directories of *folder* as upper and work; an overlay's own it does not.
+    """Tell whether overlay takes directories of *folder* as upper and work, and can do in them all that it has to.
 
-    Works only inside a mount namespace.
+    The directories of an overlay it does not take. Where files have no attributes, as on a tmpfs before Linux 6.6, it
+    takes them, but making a directory where another one was is then an input/output error. Works only inside a mount
+    namespace.
 
     Raises:
         OSError: *folder* cannot be written.
@@ -194,6 +197,8 @@ def takes_upper(folder: Path) -> bool:
     snapshots = Snapshots(folder, folder)
     lower, active = snapshots.prepare(), snapshots.prepare()
     try:
+        if not _takes_attributes(lower.upper):
+            return False
         with snapshots.writable((lower.upper,), active):
             return True
     except KernelError as error:
@@ -203,6 +208,19 @@ def takes_upper(folder: Path) -> bool:
     finally:
         snapshots.discard(lower)
         snapshots.discard(active)
+
+
+def _takes_attributes(directory: Path) -> bool:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mark_opaque(fd)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def _descriptor_path(path: Path, stack: ExitStack) -> str:

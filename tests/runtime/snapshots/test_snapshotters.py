@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runtime import syscalls
+from runtime.errors import KernelError
 from runtime.snapshots.copies import CopiedSnapshots
 from runtime.snapshots.copying import Copier
 from runtime.snapshots.overlay import Snapshots, takes_upper
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.userns
 
-KINDS = ("overlay", "copies", "copies-on-overlay")
+KINDS = ("overlay", "overlay-on-tmpfs", "copies", "copies-on-overlay", "copies-on-tmpfs")
 
 
 _MOUNTED = ExitStack()
@@ -30,11 +32,19 @@ _MOUNTED = ExitStack()
 
 def _make(kind: str, folder: Path) -> tuple[Snapshotter, Path]:
     """Make an empty snapshotter; return it with the folder of its store."""
-    if kind == "overlay":
-        return Snapshots(folder / "snapshots", folder / "temporary"), folder
-    if kind == "copies-on-overlay":
+    name, _, place = kind.partition("-on-")
+    if place == "overlay":
         folder = _mount_overlay(folder)
-    return CopiedSnapshots(folder / "snapshots", folder / "temporary"), folder
+    elif place:
+        folder = _mount_memory(folder, place)
+    made = Snapshots if name == "overlay" else CopiedSnapshots
+    return made(folder / "snapshots", folder / "temporary"), folder
+
+
+def _mount_memory(folder: Path, kind: str) -> Path:
+    """Mount a tmpfs, or a ramfs, which is one without extended attributes."""
+    syscalls.mount(kind, str(folder), kind)
+    return folder
 
 
 def _mount_overlay(folder: Path) -> Path:
@@ -71,7 +81,7 @@ def _compare(kind: Path, first: Path, folder: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS[1:])
 @pytest.mark.parametrize("first", range(0, 40, 10))
 def test_random_steps_give_the_same_layers(tmp_path: Path, kind: str, first: int):
-    """Whatever steps do, their layers are the same bytes on overlay and on copies."""
+    """Whatever steps do, their layers are the same bytes on overlay and on copies, wherever the store lies."""
     run_inside(_compare, tmp_path / kind, tmp_path / f"{first}", tmp_path)
 
 
@@ -114,6 +124,19 @@ def _ask(folder: Path) -> None:
 def test_overlay_does_not_take_an_upper_on_an_overlay(tmp_path: Path):
     """A store on a container's root file system is known to need copies."""
     run_inside(_ask, tmp_path)
+
+
+def _ask_without_attributes(folder: Path) -> None:
+    assert not takes_upper(_mount_memory(folder, "ramfs"))
+    snapshots = CopiedSnapshots(folder / "snapshots", folder / "temporary")
+    with pytest.raises(KernelError, match="Operation not supported") as caught:
+        contract.a_directory_made_again_is_opaque(snapshots, folder)
+    assert "keeps no extended attributes" in (caught.value.hint or "")
+
+
+def test_file_system_without_attributes_is_known_and_named(tmp_path: Path):
+    """Overlay mounts there and fails later, in the middle of a step; copies say what is wrong when it matters."""
+    run_inside(_ask_without_attributes, tmp_path)
 
 
 def _hand_on(folder: Path) -> None:
