@@ -30,7 +30,6 @@ Engine = Literal["", "docker", "podman", "kubernetes", "container"]
 _LITTLE_SPACE: Final = 2 << 30
 _GIBIBYTE: Final = 1 << 30
 _NET_TUN: Final = "/dev/net/tun"
-_FUSE: Final = "/dev/fuse"
 
 _MORE_RIGHTS: Final[Mapping[Engine, str]] = {
     "docker": "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined -v pybuild:/store "
@@ -46,9 +45,9 @@ _MORE_RIGHTS_OF_CI: Final = {
     "GITHUB_ACTIONS": "jobs.NAME.container.options: --security-opt seccomp=unconfined --security-opt "
     "apparmor=unconfined",
 }
-_VOLUME: Final[Mapping[Engine, str]] = {
-    "docker": "docker run -v pybuild:/store -e PYBUILD_ROOT=/store …",
-    "podman": "podman run -v pybuild:/store -e PYBUILD_ROOT=/store …",
+_OTHER_PLACE: Final[Mapping[Engine, str]] = {
+    "docker": "docker run -v pybuild:/store -e PYBUILD_ROOT=/store …  (or in memory: --tmpfs /store)",
+    "podman": "podman run -v pybuild:/store -e PYBUILD_ROOT=/store …  (or in memory: --tmpfs /store)",
     "kubernetes": "volumes: [{name: store, emptyDir: {}}], mounted on /store, and env PYBUILD_ROOT=/store",
 }
 
@@ -140,28 +139,20 @@ def examine(machine: Machine, variables: Mapping[str, str], uid: int, trials: Se
         _examine_privileges(status, uid),
         _examine_modules(machine),
         *_examine_trials(trials, engine, variables),
+        _examine_snapshots(trials, engine),
         _examine_network(machine),
         _examine_program(machine, "git", "git", "contexts and ADD of repositories"),
         _examine_program(machine, "ssh-agent", "openssh-client", "--ssh with key files"),
     )
 
 
-def examine_store(root: Path, engine: Engine, *, takes_overlay: bool | None) -> Finding:
-    """Look at where the store lies.
-
-    Args:
-        root: an existing folder.
-        engine: of the container this is.
-        takes_overlay: whether overlay takes its folders, None if that is not known.
-    """
+def examine_store(root: Path) -> Finding:
+    """Look at where the store, an existing folder, lies."""
     space = os.statvfs(root)
     free = space.f_bavail * space.f_frsize
     text = f"{root}, {_file_system(root)}, {free / _GIBIBYTE:.1f} GiB free"
     if free < _LITTLE_SPACE:
         return Finding(name="store", state="note", text=text, fix="choose another folder with --root or $PYBUILD_ROOT")
-    if takes_overlay is False:
-        fix = _VOLUME.get(engine, "put the store on another file system with --root or $PYBUILD_ROOT")
-        return Finding(name="store", state="note", text=f"{text}; overlay does not take it, layers are copied", fix=fix)
     return Finding(name="store", state="ok", text=text)
 
 
@@ -269,13 +260,22 @@ def _examine_trials(trials: Sequence[Trial], engine: Engine, variables: Mapping[
     proc = "its own" if inside.fresh_proc else "that of the container: steps see the names of its processes"
     return [
         Finding(name="user-namespaces", state="ok", text=f"{inside.uids} uids, {inside.gids} gids"),
-        Finding(
-            name="overlay",
-            state="ok" if inside.overlay else "note",
-            text="yes" if inside.overlay else "not on the store",
-        ),
         Finding(name="proc", state="ok" if inside.fresh_proc else "note", text=proc),
     ]
+
+
+def _examine_snapshots(trials: Sequence[Trial], engine: Engine) -> Finding:
+    """Say how steps are shown the layers at the best rung."""
+    best = next((trial for trial in trials if trial.obstacle is None), None)
+    snapshotter = best.snapshotter if best else None
+    if best is None or snapshotter is None:
+        return Finding(name="snapshots", state="ok", text="not needed where no step runs")
+    if snapshotter == "overlay":
+        return Finding(name="snapshots", state="ok", text="by overlay")
+    if best.inside is None:
+        return Finding(name="snapshots", state="note", text="by copies, since nothing can be mounted")
+    fix = _OTHER_PLACE.get(engine, "put the store on another file system with --root or $PYBUILD_ROOT")
+    return Finding(name="snapshots", state="note", text="by copies, since overlay does not take the store", fix=fix)
 
 
 def _examine_network(machine: Machine) -> Finding:

@@ -23,6 +23,8 @@ from runtime.errors import HostUnsupportedError, SandboxError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from runtime.snapshots.snapshotter import SnapshotterName
+
 Rung = Literal["subids", "single-id", "chroot", "none"]
 
 Choice = Literal["auto", "subids", "single-id", "chroot", "none"]
@@ -55,6 +57,13 @@ class Trial:
     rung: Rung
     obstacle: HostUnsupportedError | None = None
     inside: Inside | None = None
+
+    @property
+    def snapshotter(self) -> SnapshotterName | None:
+        """What shows the layers to steps at this rung; None if no step can be run at it."""
+        if self.obstacle is not None or self.rung == "none":
+            return None
+        return "overlay" if self.inside is not None and self.inside.overlay else "copies"
 
 
 def try_rung(rung: Rung, folder: Path) -> Trial:

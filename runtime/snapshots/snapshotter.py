@@ -5,8 +5,8 @@ differ in what an active snapshot is while it is written, and in how a chain is 
 
 | snapshotter                | shows a chain by        | finds changes by                        | needs                   |
 |----------------------------|-------------------------|-----------------------------------------|-------------------------|
-| `overlay.Snapshots`        | an overlay mount        | looking at the upper directory          | mounts, an upper the    |
-|                            |                         |                                         | kernel takes            |
+| `overlay.Snapshots`        | an overlay mount        | looking at the upper directory          | mounts, an upper that   |
+|                            |                         |                                         | `takes_upper` finds fit |
 | `copies.CopiedSnapshots`   | a tree of its own       | one stat walk of the tree               | nothing                 |
 
 Both give the same upper directory for the same changes, so layers are the same bytes (runtime.layers.diff).
@@ -15,12 +15,15 @@ Both give the same upper directory for the same changes, so layers are the same 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+SnapshotterName = Literal["overlay", "copies"]
+"""Which of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

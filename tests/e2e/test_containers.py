@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runtime.isolation import Rung
+    from runtime.snapshots.snapshotter import SnapshotterName
     from tests.e2e.command import Account, Pybuild
     from tests.e2e.engine import Engine
 
@@ -44,17 +45,18 @@ CONTEXT = {
 UNCONFINED = ("--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined")
 NO_RIGHTS = ("--cap-drop=ALL", "--security-opt=no-new-privileges")
 VOLUME = ("--volume=/store", "--env=PYBUILD_ROOT=/store")
+MEMORY = ("--tmpfs=/store", "--env=PYBUILD_ROOT=/store")
 USER = ("--user=1000",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """How a container is started, and what must be had in it. *is_copied*: overlay does not take the store."""
+    """How a container is started, and what must be had in it: the rung, and what shows the layers to its steps."""
 
     engine: Engine
     options: tuple[str, ...]
     rung: Rung
-    is_copied: bool
+    snapshotter: SnapshotterName | None
 
     def __call__(self, script: str, status: int = 0) -> tuple[str, str]:
         done = self.engine(script, *self.options, status=status)
@@ -100,42 +102,43 @@ def rootless_podman(program: tuple[str, ...], user: Account, mounts: dict[str, s
         yield start_podman(command, program, mounts)
 
 
-def _place(engine: str, name: str, options: tuple[str, ...], rung: Rung, *, is_copied: bool = False) -> object:
+def _place(
+    engine: str, name: str, options: tuple[str, ...], rung: Rung, snapshotter: SnapshotterName | None = None
+) -> object:
     marks = [pytest.mark.docker] if engine == "docker" else [pytest.mark.podman]
     if engine == "rootless_podman":
         marks.append(pytest.mark.subids)
-    return pytest.param((engine, options, rung, is_copied), marks=marks, id=f"{engine}-{name}")
+    return pytest.param((engine, options, rung, snapshotter), marks=marks, id=f"{engine}-{name}")
 
 
 @pytest.fixture(
     params=[
-        _place("docker", "default", (), "chroot"),
-        _place("docker", "volume", VOLUME, "chroot"),
+        _place("docker", "default", (), "chroot", "copies"),
+        _place("docker", "volume", VOLUME, "chroot", "copies"),
         _place("docker", "user", USER, "none"),
         _place("docker", "no-rights", NO_RIGHTS, "none"),
         _place("docker", "no-rights-user", (*NO_RIGHTS, *USER), "none"),
-        _place("docker", "unconfined", UNCONFINED, "subids", is_copied=True),
-        _place("docker", "unconfined-volume", (*UNCONFINED, *VOLUME), "subids"),
-        _place("docker", "unconfined-user", (*UNCONFINED, *USER), "single-id", is_copied=True),
-        _place("podman", "default", (), "subids"),
-        _place("podman", "user", USER, "single-id"),
-        _place("rootless_podman", "default", (), "subids"),
+        _place("docker", "unconfined", UNCONFINED, "subids", "copies"),
+        _place("docker", "unconfined-volume", (*UNCONFINED, *VOLUME), "subids", "overlay"),
+        _place("docker", "unconfined-memory", (*UNCONFINED, *MEMORY), "subids", "overlay"),
+        _place("docker", "unconfined-user", (*UNCONFINED, *USER), "single-id", "copies"),
+        _place("podman", "default", (), "subids", "overlay"),
+        _place("podman", "user", USER, "single-id", "overlay"),
+        _place("rootless_podman", "default", (), "subids", "overlay"),
     ]
 )
 def here(request: pytest.FixtureRequest) -> Place:
     """Return each place in turn."""
-    engine, options, rung, is_copied = request.param
-    return Place(engine=request.getfixturevalue(engine), options=options, rung=rung, is_copied=is_copied)
+    engine, options, rung, snapshotter = request.param
+    return Place(engine=request.getfixturevalue(engine), options=options, rung=rung, snapshotter=snapshotter)
 
 
 def test_doctor_names_what_is_had(here: Place):
     """The rung is the best that the rights of the container allow, and without one the exit status says so."""
     out, _ = here('"$@" doctor --json', status=4 if here.rung == "none" else 0)
     found = json.loads(out)
-    (store,) = [finding["text"] for finding in found["findings"] if finding["name"] == "store"]
 
-    assert found["isolation"] == here.rung
-    assert ("layers are copied" in store) == here.is_copied
+    assert (found["isolation"], found["snapshots"]) == (here.rung, here.snapshotter)
 
 
 def test_hello_is_built_and_run_or_refused(here: Place):

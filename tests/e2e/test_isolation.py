@@ -22,6 +22,7 @@ def test_doctor_names_the_isolation_that_a_build_gets(pybuild_of_each: Pybuild) 
     document = json.loads(pybuild_of_each("doctor", "--json").out)
 
     assert f" isolation          {document['isolation']}: user namespaces with" in done.out
+    assert f" snapshots          by {document['snapshots']}\n" in done.out
     assert len(done.lines) < 30
     assert max(len(line) for line in done.lines[:16]) <= 80
     assert all(set(finding) == {"name", "state", "text", "fix"} for finding in document["findings"])

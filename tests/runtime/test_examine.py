@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from runtime.isolation import RUNGS, Inside, Trial, choose
 
 SETUID = stat.S_IFREG | stat.S_ISUID | 0o755
 INSIDE = Inside(uids=65537, gids=65537, fresh_proc=True, overlay=True)
+COPIED = replace(INSIDE, overlay=False)
 GOOD = (Trial(rung="subids", inside=INSIDE), Trial(rung="single-id", inside=INSIDE))
 REFUSED = tuple(
     Trial(rung=rung, obstacle=HostUnsupportedError("user namespaces", "a filter refuses them", hint="ask"))
@@ -130,11 +132,47 @@ def test_best_rung_that_can_be_had_is_chosen():
     assert [trial.rung for trial in trials] == list(RUNGS)
 
 
-def test_store_that_overlay_does_not_take_is_told(tmp_path):
-    """A volume helps."""
-    assert examine_store(tmp_path, "docker", takes_overlay=True).fix is None
-    assert "-v pybuild:/store" in examine_store(tmp_path, "docker", takes_overlay=False).fix
-    assert "overlay does not take it" in examine_store(tmp_path, "", takes_overlay=False).text
+def test_store_is_told_with_its_file_system(tmp_path):
+    """A folder with room needs nothing."""
+    finding = examine_store(tmp_path)
+
+    assert finding.text.startswith(f"{tmp_path}, ")
+    assert (finding.state, finding.fix) == ("ok", None)
+
+
+@pytest.mark.parametrize(
+    ("file", "fix"),
+    [
+        ("/.dockerenv", "docker run -v pybuild:/store -e PYBUILD_ROOT=/store"),
+        ("/run/.containerenv", "podman run -v pybuild:/store -e PYBUILD_ROOT=/store"),
+        ("/none", "--root or $PYBUILD_ROOT"),
+    ],
+)
+def test_store_that_overlay_does_not_take_is_told_with_a_better_place(file, fix):
+    """Layers are then copied; a volume helps."""
+    trials = (Trial(rung="subids", inside=COPIED), Trial(rung="single-id", inside=COPIED), Trial(rung="none"))
+    finding = findings(MadeUp({file: ""}), trials=trials)["snapshots"]
+
+    assert finding.text == "by copies, since overlay does not take the store"
+    assert fix in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("trials", "snapshotter"),
+    [
+        ((*GOOD, Trial(rung="none")), "overlay"),
+        ((*REFUSED, Trial(rung="chroot"), Trial(rung="none")), "copies"),
+        ((*REFUSED, Trial(rung="none")), None),
+    ],
+    ids=["namespaces", "chroot", "none"],
+)
+def test_snapshotter_of_the_best_rung_is_told(trials, snapshotter):
+    """It is the one that a build gets, and what would give more rights gives a better one."""
+    finding = findings(MadeUp(), trials=trials)["snapshots"]
+
+    assert choose(trials).snapshotter == snapshotter
+    assert finding.fix is None
+    assert (snapshotter or "no step") in finding.text
 
 
 def test_apparmor_profile_names_the_interpreter():

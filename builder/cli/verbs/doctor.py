@@ -1,7 +1,8 @@
 """`pybuild doctor`: what this machine allows, which isolation a build gets, and what would help.
 
     doctor          one line a subject, then what stands in the way of better, then text to paste
-    doctor --json   {"isolation": NAME, "findings": [{name, state, text, fix}], "rungs": [{name, obstacle, fix}]}
+    doctor --json   {"isolation": NAME, "snapshots": NAME, "findings": [{name, state, text, fix}],
+                     "rungs": [{name, obstacle, fix}]}
 
 Exit status 0 if steps can run, 4 if not.
 """
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from builder.cli.lines import escape_controls
 from builder.store import Store
-from runtime.examine import Finding, ThisMachine, examine, examine_store, find_engine
+from runtime.examine import Finding, ThisMachine, examine, examine_store
 from runtime.isolation import RUNGS, Trial, choose, try_rung
 
 if TYPE_CHECKING:
@@ -43,11 +44,9 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         store.before_fork()
         trials = tuple(try_rung(rung, store.temporary) for rung in RUNGS)
         machine = ThisMachine()
-        inside = next((trial.inside for trial in trials if trial.inside is not None), None)
-        engine = find_engine(machine, environment.variables)
         findings = (
             *examine(machine, environment.variables, environment.uid, trials),
-            examine_store(store.root, engine, takes_overlay=inside.overlay if inside else None),
+            examine_store(store.root),
         )
     best = choose(trials)
     if arguments.json:
@@ -60,6 +59,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
 def _document(best: Trial, findings: Iterable[Finding], trials: Iterable[Trial]) -> dict[str, object]:
     return {
         "isolation": best.rung,
+        "snapshots": best.snapshotter,
         "findings": [asdict(finding) for finding in findings],
         "rungs": [
             {
