@@ -351,12 +351,9 @@ def birth_time_ns(fd: int) -> int:
 
     Source: statx(2).
     """
-    buffer = ctypes.create_string_buffer(_STATX_SIZE)
-    arguments = [ctypes.c_long(value) for value in (fd, AT_EMPTY_PATH, _STATX_BTIME)]
-    if _syscall(ctypes.c_long(_number("statx")), arguments[0], b"", *arguments[1:], buffer) == -1:
-        raise KernelError("statx", ctypes.get_errno())
-    (mask,) = struct.unpack_from("=I", buffer, 0)
-    seconds, nanoseconds = struct.unpack_from("=qI", buffer, _STATX_BTIME_OFFSET)
+    found = statx(fd, b"", AT_EMPTY_PATH, _STATX_BTIME)
+    (mask,) = struct.unpack_from("=I", found, 0)
+    seconds, nanoseconds = struct.unpack_from("=qI", found, _STATX_BTIME_OFFSET)
     return seconds * 1_000_000_000 + nanoseconds if mask & _STATX_BTIME else 0
 
 
