@@ -6,7 +6,8 @@ the inner process closes it.
 Forking a large process with threads would be slow and unsafe; forking this one is neither.
 
 A request is one message on a SOCK_SEQPACKET pair: the network's name, with the descriptors of a *channel*, of the spec
-as JSON in memory, of the standard streams, and of the network namespace if the network is `private`. On the channel, also SOCK_SEQPACKET, come back JSON records:
+as JSON in memory, of the standard streams, and of the network namespace if the network is `private`. On the channel,
+also SOCK_SEQPACKET, come back JSON records:
 
     {"type": "started"}     with a pidfd of the step, and the signal that ends it; from the zygote
     {"type": "ready"}       the stubs; from the step, just before its command is executed
