@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from runtime import idmap
-from runtime.host import find_account, lack_of_sub_ids
+from runtime.host import INSTALL_UIDMAP, find_account, lack_of_sub_ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -216,8 +216,8 @@ def _examine_helpers(machine: Machine, uid: int) -> Finding:
     paths = {name: machine.find_program(name) for name in ("newuidmap", "newgidmap")}
     missing = [name for name, path in paths.items() if path is None]
     if missing:
-        fix = "sudo apt-get install uidmap  (Fedora, RHEL: sudo dnf install shadow-utils)"
-        return Finding(name="id-helpers", state="missing", text=f"not installed: {', '.join(missing)}", fix=fix)
+        text = f"not installed: {', '.join(missing)}"
+        return Finding(name="id-helpers", state="missing", text=text, fix=INSTALL_UIDMAP)
     plain = [path for path in paths.values() if path and not (machine.mode(path) or 0) & stat.S_ISUID]
     text = "newuidmap, newgidmap"
     return Finding(name="id-helpers", state="ok", text=f"{text}, by file capabilities" if plain else f"{text}, setuid")

@@ -8,8 +8,17 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
+from typing import Final
 
 from runtime.errors import HostUnsupportedError
+
+_ADD_SUB_IDS: Final = "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535"
+
+GIVE_SUB_IDS: Final = f"give your account sub-ids: {_ADD_SUB_IDS} $USER"
+"""The cure for what one user id cannot do."""
+
+INSTALL_UIDMAP: Final = "sudo apt-get install uidmap  (Fedora, RHEL: sudo dnf install shadow-utils)"
+"""The cure where newuidmap and newgidmap are missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +80,7 @@ def find_account(uid: int) -> str | None:
 def lack_of_sub_ids(uid: int) -> HostUnsupportedError:
     """Return the error for a user who has no range of sub-ids, with the cure."""
     name = find_account(uid)
-    hint = f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"
+    hint = f"{_ADD_SUB_IDS} {name}"
     if name is None:
         hint = f"add the line `{uid}:100000:65536` to /etc/subuid and to /etc/subgid"
     return HostUnsupportedError(

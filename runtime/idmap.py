@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from runtime.errors import HostUnsupportedError
+from runtime.host import INSTALL_UIDMAP
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -182,7 +183,7 @@ def run_map_helpers(pid: int, maps: Sequence[tuple[IdKind, IdMap]]) -> None:
                 raise HostUnsupportedError(
                     "a user namespace with several ids",
                     f"`{helper}` is not installed, though this user has sub-ids",
-                    hint="sudo apt-get install uidmap  (Fedora, RHEL: sudo dnf install shadow-utils)",
+                    hint=INSTALL_UIDMAP,
                 ) from error
             finally:
                 os.close(writer)

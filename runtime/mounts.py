@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from runtime import syscalls
 from runtime.errors import HostUnsupportedError, KernelError, StepSetupError
+from runtime.host import GIVE_SUB_IDS
 from runtime.ownership import Owners
 from runtime.syscalls import (
     AT_EMPTY_PATH,
@@ -367,7 +368,7 @@ def unmapped_owner(target: str, uid: int, gid: int) -> StepSetupError:
     return StepSetupError(
         "mount",
         f"the user namespace of this build has no place for the owner {uid}:{gid} of `{target}`",
-        hint="give your account sub-ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
+        hint=GIVE_SUB_IDS,
     )
 
 

@@ -27,6 +27,7 @@ import prctl
 from runtime import capabilities, devices, mounts, network, seccomp, stubs, syscalls, users
 from runtime.devices import DeviceNode
 from runtime.errors import KernelError, StepSetupError
+from runtime.host import GIVE_SUB_IDS
 from runtime.mounts import BindMount, FileMount, LayersMount, TmpfsMount
 
 if TYPE_CHECKING:
@@ -462,7 +463,7 @@ def become_user(user: users.ProcessUser, groups: Sequence[int] | None) -> None:
         raise StepSetupError(
             "user",
             f"the user namespace of this build has no place for user {user.uid}:{user.gid}",
-            hint="give your account sub-ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
+            hint=GIVE_SUB_IDS,
         ) from error
 
 

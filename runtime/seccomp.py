@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from runtime import seccomp_profile as profile
 from runtime import syscalls
 from runtime.errors import HostUnsupportedError, KernelError
+from runtime.host import GIVE_SUB_IDS
 from runtime.supervisor import calls as supervision
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def load_supervised() -> int:
         raise HostUnsupportedError(
             "files of several owners with one user id",
             reason,
-            hint="give your account sub-ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
+            hint=GIVE_SUB_IDS,
         ) from error
 
 
