@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from builder.store import Store
     from runtime.isolation import Choice
     from runtime.zygote import Isolation, Zygote
+
+_DOCTOR = "`pybuild doctor` tells what was tried, and what would help"
 
 
 def run_inside(store: Store, body: Callable[[Zygote], int], isolation: Choice = "auto") -> int:
@@ -31,6 +34,7 @@ def run_inside(store: Store, body: Callable[[Zygote], int], isolation: Choice = 
     from runtime.namespace import run_in_namespace  # noqa: PLC0415  as above
 
     store.before_fork()
+    work = partial(_work, store, body, "namespaces")
     match isolation:
         case "none":
             raise HostUnsupportedError(
@@ -39,15 +43,15 @@ def run_inside(store: Store, body: Callable[[Zygote], int], isolation: Choice = 
         case "chroot":
             return _run_in_place(store, body)
         case "subids":
-            return run_in_namespace(lambda: _work(store, body, "namespaces"), ids="ranges")
+            return run_in_namespace(work, ids="ranges")
         case "single-id":
-            return run_in_namespace(lambda: _work(store, body, "namespaces"), ids="single")
+            return run_in_namespace(work, ids="single")
         case "auto":
             pass
     try:
-        return run_in_namespace(lambda: _work(store, body, "namespaces"))
+        return run_in_namespace(work)
     except HostUnsupportedError as refusal:
-        if find_chroot_obstacle(store.temporary) is not None:
+        if _find_chroot_obstacle(store.temporary) is not None:
             refusal.hint = (
                 f"{refusal.hint}\n      `pybuild doctor` tells what else was tried" if refusal.hint else _DOCTOR
             )
@@ -55,10 +59,7 @@ def run_inside(store: Store, body: Callable[[Zygote], int], isolation: Choice = 
     return _run_in_place(store, body)
 
 
-_DOCTOR = "`pybuild doctor` tells what was tried, and what would help"
-
-
-def find_chroot_obstacle(folder: Path) -> str | None:
+def _find_chroot_obstacle(folder: Path) -> str | None:
     """Tell why steps cannot be run by chroot here, None if they can."""
     from runtime.chroot import find_obstacle  # noqa: PLC0415  only where it is asked for or namespaces are refused
 
@@ -69,10 +70,10 @@ def _run_in_place(store: Store, body: Callable[[Zygote], int]) -> int:
     from runtime.errors import HostUnsupportedError  # noqa: PLC0415  as in run_inside
     from runtime.namespace import run_in_place  # noqa: PLC0415  as in run_inside
 
-    obstacle = find_chroot_obstacle(store.temporary)
+    obstacle = _find_chroot_obstacle(store.temporary)
     if obstacle is not None:
         raise HostUnsupportedError("the isolation `chroot`", obstacle, hint=_DOCTOR)
-    return run_in_place(lambda: _work(store, body, "chroot"))
+    return run_in_place(partial(_work, store, body, "chroot"))
 
 
 def _work(store: Store, body: Callable[[Zygote], int], isolation: Isolation) -> int:
