@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 
 Rung = Literal["subids", "single-id", "chroot", "none"]
 
-Choice = Literal["auto", "subids", "single-id", "chroot", "none"]
+Choice = Literal["auto", Rung]
 """What can be asked for; `auto` takes the best there is."""
 
 RUNGS: Final[tuple[Rung, ...]] = get_args(Rung)
 """All of them, best first."""
+
+CHOICES: Final[tuple[Choice, ...]] = get_args(Choice)
+"""All that can be asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

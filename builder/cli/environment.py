@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 DEFAULT_LOG_LINES = 6
 """Lines of a running step that the terminal view shows, as BuildKit does."""
 
-ISOLATIONS: tuple[Choice, ...] = ("auto", "subids", "single-id", "chroot", "none")
-"""What `--isolation` takes, best first."""
-
 _SYSTEM_CONFIGURATION = Path("/etc/containers")
 _DEFAULT_SIZE = (80, 24)
 
@@ -126,11 +123,15 @@ class Environment:
         Raises:
             UsageError: there is no such isolation.
         """
-        chosen = option or self.variables.get("PYBUILD_ISOLATION") or "auto"
-        for known in ISOLATIONS:
+        chosen = option or self.variables.get("PYBUILD_ISOLATION")
+        if not chosen:
+            return "auto"
+        from runtime.isolation import CHOICES  # noqa: PLC0415  (a build that is cached does without, unless asked)
+
+        for known in CHOICES:
             if chosen == known:
                 return known
-        raise UsageError(f"unknown isolation: `{chosen}`", hint=f"one of {', '.join(ISOLATIONS)}")
+        raise UsageError(f"unknown isolation: `{chosen}`", hint=f"one of {', '.join(CHOICES)}")
 
     def auth_files(self) -> tuple[Path, ...]:
         """Return the files with credentials, the one that counts most first; none of them has to exist.

@@ -176,3 +176,25 @@ def test_current_folder_that_is_gone_is_a_clear_error(tmp_path):
 
     assert done.returncode == 2
     assert done.stderr.startswith("pybuild: error: the current directory cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("option", "variables", "isolation"),
+    [
+        (None, {}, "auto"),
+        (None, {"PYBUILD_ISOLATION": ""}, "auto"),
+        (None, {"PYBUILD_ISOLATION": "chroot"}, "chroot"),
+        ("single-id", {"PYBUILD_ISOLATION": "chroot"}, "single-id"),
+    ],
+)
+def test_isolation_is_chosen_in_order(option, variables, isolation):
+    """The option wins over the variable; without either the best is taken."""
+    assert _environment(**variables).isolation(option) == isolation
+
+
+def test_unknown_isolation_is_refused_with_those_there_are():
+    """The hint names all of them."""
+    with pytest.raises(UsageError, match="unknown isolation: `jail`") as caught:
+        _environment().isolation("jail")
+
+    assert caught.value.hint == "one of auto, subids, single-id, chroot, none"
