@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from builder.plan.graph import RunCommand
+    from runtime.network import Network
     from runtime.networks import NetworkLack, PrivateNetwork
     from runtime.zygote import Zygote
 
@@ -60,6 +61,18 @@ class StepNetworks:
             told, self._told = self._told, True
         if not told:
             self._sink(Warned(vertex=None, message=describe_lack(lack, "steps run"), time=time.time()))
+
+
+def network_for(wanted: str, lent: PrivateNetwork | None) -> Network:
+    """Say which network a command is started in.
+
+    Args:
+        wanted: `none`, or anything else for one that leads out.
+        lent: what it was lent; None if it has to share the host's.
+    """
+    if wanted == "none":
+        return "none"
+    return "host" if lent is None else "private"
 
 
 def networks_of(zygote: Zygote | None) -> PrivateNetworks:

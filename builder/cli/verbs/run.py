@@ -15,7 +15,7 @@ from builder.errors import UsageError
 from builder.image.assemble import Layer
 from builder.plan.image_state import DEFAULT_PATH, parse_environ
 from builder.solve.filesystem import FileSystems
-from builder.solve.networks import describe_lack, networks_of
+from builder.solve.networks import describe_lack, network_for, networks_of
 from builder.solve.ops.resolver import resolv_conf
 from builder.solve.ops.run import hosts_file
 from builder.store import Store
@@ -136,7 +136,7 @@ def _specify(
         hostname=hostname,
         hosts=hosts_file(hostname, parse_hosts(arguments.add_host)),
         resolv_conf=resolv_conf(network),
-        network="none" if parse_network(arguments.network) == "none" else "host" if network is None else "private",
+        network=network_for(parse_network(arguments.network), network),
         binds=tuple(_bind(text, environment) for text in arguments.volume),
         shm_size=parse_shm_size(arguments.shm_size),
         ulimits=tuple(Ulimit(name=n, soft=soft, hard=hard) for n, soft, hard in parse_ulimits(arguments.ulimit)),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from builder.errors import DockerfileError, StepFailedError
 from builder.events import EventSink, VertexLog
+from builder.solve.networks import network_for
 from builder.solve.ops.resolver import resolv_conf
 from runtime.errors import StepSetupError
 from runtime.layers.diff import write_changes
@@ -103,7 +104,7 @@ def sandbox_of(
         hostname=op.hostname,
         hosts=hosts_file(op.hostname, op.add_hosts),
         resolv_conf=resolv_conf(network),
-        network="none" if op.network == "none" else "host" if network is None else "private",
+        network=network_for(op.network, network),
         binds=(*_write_programs(op, active), *(mounts.binds if mounts else ())),
         layer_mounts=tuple(mounts.layer_mounts) if mounts else (),
         tmpfs=tuple(mounts.tmpfs) if mounts else (),
