@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from runtime import idmap
 from runtime.host import INSTALL_UIDMAP, find_account, lack_of_sub_ids
+from runtime.networks import NOT_INSTALLED, TUN, explain_tun, known_helpers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from runtime.isolation import Trial
+    from runtime.networks import NetworkLack
 
 State = Literal["ok", "note", "missing"]
 """Good; worth knowing; not there, and something works less well for it."""
@@ -29,7 +31,6 @@ Engine = Literal["", "docker", "podman", "kubernetes", "container"]
 
 _LITTLE_SPACE: Final = 2 << 30
 _GIBIBYTE: Final = 1 << 30
-_NET_TUN: Final = "/dev/net/tun"
 
 _MORE_RIGHTS: Final[Mapping[Engine, str]] = {
     "docker": "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined -v pybuild:/store "
@@ -73,8 +74,8 @@ class Machine(Protocol):
         """Return mode and type of what lies at a path, None if there is nothing."""
         ...
 
-    def can_open(self, path: str) -> str | None:
-        """Tell why a device cannot be opened for reading and writing, None if it can."""
+    def find_open_error(self, path: str) -> int | None:
+        """Return the error number of opening a device for reading and writing, None if that works."""
         ...
 
     def find_program(self, name: str) -> str | None:
@@ -100,12 +101,12 @@ class ThisMachine:
         except OSError:
             return None
 
-    def can_open(self, path: str) -> str | None:
-        """Tell why a device cannot be opened for reading and writing, None if it can."""
+    def find_open_error(self, path: str) -> int | None:
+        """Return the error number of opening a device for reading and writing, None if that works."""
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
         except OSError as error:
-            return os.strerror(error.errno or 0).lower()
+            return error.errno or 0
         return None
 
     def find_program(self, name: str) -> str | None:
@@ -279,20 +280,18 @@ def _examine_snapshots(trials: Sequence[Trial], engine: Engine) -> Finding:
 
 
 def _examine_network(machine: Machine) -> Finding:
-    helper = next((name for name in ("slirp4netns", "pasta") if machine.find_program(name)), None)
+    helper = next((helper.name for helper in known_helpers() if machine.find_program(helper.name)), None)
     if helper is None:
-        return Finding(
-            name="network",
-            state="missing",
-            text="no slirp4netns or pasta: steps share the network of the host",
-            fix="sudo apt-get install slirp4netns",
-        )
-    refusal = machine.can_open(_NET_TUN)
+        return _shared_network(NOT_INSTALLED)
+    refusal = machine.find_open_error(TUN)
     if refusal is not None:
-        fix = f"sudo chmod 666 {_NET_TUN}" if machine.mode(_NET_TUN) else f"docker run --device {_NET_TUN} …"
-        text = f"{helper}, but {_NET_TUN}: {refusal}; steps share the network of the host"
-        return Finding(name="network", state="missing", text=text, fix=fix)
+        return _shared_network(explain_tun(refusal))
     return Finding(name="network", state="ok", text=f"private, by {helper}")
+
+
+def _shared_network(lack: NetworkLack) -> Finding:
+    text = f"steps share the network of the host: {lack.reason}"
+    return Finding(name="network", state="missing", text=text, fix=lack.remedy)
 
 
 def _examine_program(machine: Machine, name: str, package: str, purpose: str) -> Finding:

@@ -32,7 +32,9 @@ from runtime.errors import HostUnsupportedError, KernelError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TUN: Final = "/dev/net/tun"
+TUN: Final = "/dev/net/tun"
+"""The device that every helper needs."""
+
 _NAMESPACE_FD: Final = 3
 _READY_FD: Final = 4
 _FIRST_FREE_FD: Final = 10  # above those, so that putting one in its place does not overwrite the other
@@ -101,9 +103,10 @@ class NetworkLack:
 
 
 _OTHERWISE: Final = "choose the network of the host: --network host"
-_NOT_INSTALLED: Final = NetworkLack(
+NOT_INSTALLED: Final = NetworkLack(
     reason="neither slirp4netns nor pasta is installed", remedy="install one: sudo apt-get install slirp4netns"
 )
+"""What to say where there is no helper."""
 
 NO_NAMESPACES: Final = NetworkLack(
     reason="there are no namespaces here, so no networks either", remedy="`pybuild doctor` tells how to get some"
@@ -285,15 +288,15 @@ class PrivateNetworks:
         if lack is not None:
             self._failures.append(lack)
             return
-        for helper in _known_helpers() if helpers is None else helpers:
+        for helper in known_helpers() if helpers is None else helpers:
             try:
                 yield self._start(helper)
             except _HelperFailedError as error:
                 self._failures.append(error.lack)
         # What fails is worth more words than what is not there.
-        self._failures.sort(key=lambda failure: failure is _NOT_INSTALLED)
+        self._failures.sort(key=lambda failure: failure is NOT_INSTALLED)
         if not self._failures:
-            self._failures.append(_NOT_INSTALLED)
+            self._failures.append(NOT_INSTALLED)
 
     def _start(self, helper: Helper, *, wait: bool = False) -> PrivateNetwork:
         try:
@@ -301,7 +304,7 @@ class PrivateNetworks:
             if wait:
                 network.await_ready()
         except FileNotFoundError as error:
-            raise _HelperFailedError(_NOT_INSTALLED) from error
+            raise _HelperFailedError(NOT_INSTALLED) from error
         except OSError as error:
             reason = f"{helper.name} cannot be started: {getattr(error, 'message', error.strerror)}"
             raise _HelperFailedError(NetworkLack(reason=reason, remedy=_OTHERWISE)) from error
@@ -321,7 +324,7 @@ class PrivateNetworks:
         self._all.remove(network)
 
 
-def _known_helpers() -> tuple[Helper, ...]:
+def known_helpers() -> tuple[Helper, ...]:
     """Return what connects this machine; only pasta does where there is no IPv4."""
     return (_SLIRP4NETNS, _PASTA) if _has_ipv4_route() else (_PASTA, _SLIRP4NETNS)
 
@@ -337,17 +340,22 @@ def _has_ipv4_route() -> bool:
 
 def _find_lack_of_tun() -> NetworkLack | None:
     try:
-        os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
+        os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        match error.errno:
-            case errno.ENOENT | errno.ENXIO | errno.ENODEV:
-                remedy = f"give the container {_TUN} (docker run --device {_TUN}), or on a machine: sudo modprobe tun"
-            case errno.EACCES | errno.EPERM:
-                remedy = f"let your user use it: sudo chmod 666 {_TUN}"
-            case _:
-                remedy = _OTHERWISE
-        return NetworkLack(reason=f"{_TUN}: {(error.strerror or '').lower()}", remedy=remedy)
+        return explain_tun(error.errno or 0)
     return None
+
+
+def explain_tun(number: int) -> NetworkLack:
+    """Say what it means that `TUN` cannot be opened, for the error number."""
+    match number:
+        case errno.ENOENT | errno.ENXIO | errno.ENODEV:
+            remedy = f"give the container {TUN} (docker run --device {TUN}), or on a machine: sudo modprobe tun"
+        case errno.EACCES | errno.EPERM:
+            remedy = f"let your user use it: sudo chmod 666 {TUN}"
+        case _:
+            remedy = _OTHERWISE
+    return NetworkLack(reason=f"{TUN}: {os.strerror(number).lower()}", remedy=remedy)
 
 
 def _make_namespace() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -42,10 +43,10 @@ class MadeUp:
     def mode(self, path):
         if path.startswith("/bin/"):
             return SETUID
-        return 0o644 if path in self.files or self.devices.get(path, "no such file") is None else None
+        return 0o644 if path in self.files else None
 
-    def can_open(self, path):
-        return self.devices.get(path, "no such file")
+    def find_open_error(self, path):
+        return self.devices.get(path, errno.ENOENT)
 
     def find_program(self, name):
         return f"/bin/{name}" if name in self.programs else None
@@ -76,10 +77,11 @@ def test_good_machine_needs_nothing():
             "apparmor_parser -r",
         ),
         (MadeUp(programs=()), "network", "apt-get install slirp4netns"),
-        (MadeUp(devices={"/dev/net/tun": "permission denied"}), "network", "--device /dev/net/tun"),
+        (MadeUp(devices={"/dev/net/tun": errno.ENOENT}), "network", "--device /dev/net/tun"),
+        (MadeUp(devices={"/dev/net/tun": errno.EACCES}), "network", "sudo chmod 666 /dev/net/tun"),
         (MadeUp(programs=()), "git", "apt-get install git"),
     ],
-    ids=["sub-ids", "helpers", "no-new-privileges", "apparmor", "network", "tun", "git"],
+    ids=["sub-ids", "helpers", "no-new-privileges", "apparmor", "network", "tun", "tun-mode", "git"],
 )
 def test_what_is_missing_has_a_cure(machine, name, fix):
     """Each thing that is missing is told with what to paste."""

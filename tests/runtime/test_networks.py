@@ -228,7 +228,7 @@ pool.close()
 def test_lack_of_tun_says_how_to_get_it(monkeypatch, tmp_path, make, reason, remedy):
     """Without a tun device no helper is started, and the lack names it."""
     make(tmp_path / "tun")
-    monkeypatch.setattr(networks, "_TUN", str(tmp_path / "tun"))
+    monkeypatch.setattr(networks, "TUN", str(tmp_path / "tun"))
     pool = PrivateNetworks((Helper(name="false", args=()),))
 
     lack = pool.find_lack()
