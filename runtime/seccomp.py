@@ -16,7 +16,7 @@ from runtime import seccomp_profile as profile
 from runtime import syscalls
 from runtime.errors import HostUnsupportedError, KernelError
 from runtime.host import GIVE_SUB_IDS
-from runtime.supervisor import calls as supervision
+from runtime.supervisor import calls as supervised
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,17 +56,6 @@ _Code = list[tuple[int, int, int, int]]
 _Range = tuple[int, int, _Code]  # first, last, what to do for the numbers between them
 
 
-def prepare(*, supervised: bool = False) -> None:
-    """Compile what `load` needs, and `load_supervised`, in the process whose children call them.
-
-    Raises:
-        HostUnsupportedError: there is no table for this machine.
-    """
-    filter_program(syscalls.MACHINE)
-    if supervised:
-        supervised_program(syscalls.MACHINE)
-
-
 def load(*, only_unix_sockets: bool = False) -> None:
     """Put this thread and what it executes under the filter of this machine. It cannot be taken off.
 
@@ -84,17 +73,27 @@ def load(*, only_unix_sockets: bool = False) -> None:
     syscalls.seccomp_set_filter(filter_program(syscalls.MACHINE, only_unix_sockets=only_unix_sockets))
 
 
-def filter_program(machine: str, *, only_unix_sockets: bool = False) -> bytes:
+def compile_filters(*, supervised: bool) -> None:
+    """Make the filters that `load` needs, and with the flag `load_supervised`, for this process and its children.
+
+    Each takes longer to make than all else that is done for the rights of a step.
+
+    Raises:
+        HostUnsupportedError: there is no table for this machine.
+    """
+    filter_program(syscalls.MACHINE, only_unix_sockets=False)
+    if supervised:
+        supervised_program(syscalls.MACHINE)
+
+
+# The flag has no default: a call with it and one without would be two entries of the cache.
+@functools.cache
+def filter_program(machine: str, *, only_unix_sockets: bool) -> bytes:
     """Return the filter for a *machine* as uname names it, eight bytes an instruction. For the flag see `load`.
 
     Raises:
         HostUnsupportedError: there is no table for this machine.
     """
-    return _compile_filter(machine, only_unix_sockets)
-
-
-@functools.cache  # of one form: an argument given by name, or left out, would be another entry
-def _compile_filter(machine: str, only_unix_sockets: bool, /) -> bytes:  # noqa: FBT001 - as above
     architectures = profile.ARCHITECTURES.get(machine)
     if architectures is None:
         raise syscalls.unknown_machine(machine)
@@ -143,15 +142,15 @@ def supervised_program(machine: str) -> bytes:
     Raises:
         HostUnsupportedError: there is no table for this machine.
     """
-    tables = supervision.TABLES.get(machine)
+    tables = supervised.TABLES.get(machine)
     if tables is None:
         raise syscalls.unknown_machine(machine)
     code: _Code = [(_LD_W_ABS, 0, 0, _ARCHITECTURE_OFFSET)]
     for table in tables:
-        column = supervision.COLUMNS[table.audit]
+        column = supervised.COLUMNS[table.audit]
         marked: list[_Range] = [
             (number, number, _supervise(name))
-            for name, numbers in supervision.CALLS.items()
+            for name, numbers in supervised.CALLS.items()
             if (number := numbers[column]) is not None
         ]
         if table is profile.X86_64:
@@ -164,7 +163,7 @@ def supervised_program(machine: str) -> bytes:
 
 def _supervise(name: str) -> _Code:
     code = _answer(_SECCOMP_RET_USER_NOTIF)
-    for test, argument, value in reversed(supervision.CONDITIONS.get(name, ())):
+    for test, argument, value in reversed(supervised.CONDITIONS.get(name, ())):
         jump = _JMP_JSET_K if test == "has" else _JMP_JEQ_K
         code = [
             (_LD_W_ABS, 0, 0, _ARGUMENT_OFFSETS[argument]),

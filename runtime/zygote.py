@@ -172,7 +172,7 @@ class Zygote:
         """
         assert threading.active_count() == 1, "the zygote is forked before any thread exists"  # noqa: S101 - our bug
         assert self._control is None, "the zygote is started once"  # noqa: S101 - our bug
-        seccomp.prepare(supervised=self._isolation != "chroot" and ownership.is_recorded())
+        seccomp.compile_filters(supervised=self._isolation != "chroot" and ownership.is_recorded())
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:

@@ -74,3 +74,29 @@ print(open(reader).read(), step.wait().status)
 """)
 
     assert out == "hi\n 0\n"
+
+
+@pytest.mark.parametrize(("single_id", "made"), [(False, "0"), (True, "00")], ids=["ranges", "single-id"])
+def test_filters_are_not_made_by_each_step(run_body, single_id, made):
+    """What a step loads is there when it is forked: making it takes longer than all else that is done for its rights."""
+    out = run_body(
+        """
+from runtime import seccomp
+from runtime.zygote import Zygote
+def count():
+    return sum(made.cache_info().misses for made in (seccomp.filter_program, seccomp.supervised_program))
+def watched(load):
+    def watch():
+        before = count()
+        result = load()
+        os.write(1, b'%d' % (count() - before))
+        return result
+    return watch
+seccomp.load, seccomp.load_supervised = watched(seccomp.load), watched(seccomp.load_supervised)
+with Zygote() as second:
+    second.run(spec('f', 'true'), stdout=1, stderr=2).wait()
+""",
+        single_id=single_id,
+    )
+
+    assert out == made
