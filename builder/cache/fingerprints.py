@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from builder.cache.state import State
     from builder.context.fingerprint import FileKey, Fingerprint, FingerprintRow
 
-_LISTINGS_KEPT = 1000
+_SIGHTS_KEPT = 1000
 """Each edit of a context leaves one that never comes back."""
 _FEW = 200
 """Up to this many files are asked for one by one, more in one sweep over their range of inodes."""
@@ -48,14 +48,14 @@ class StoredFingerprints:
         with self._state.writing() as connection:
             connection.executemany("INSERT OR REPLACE INTO file VALUES(?, ?, ?, ?, ?, ?)", rows)
 
-    def find_listing(self, listing: bytes) -> str | None:
-        """Give the content digest of what had this listing."""
+    def find_sight(self, sight: bytes) -> str | None:
+        """Give the content digest of what had this sight."""
         with self._state.reading() as connection:
-            row = connection.execute("SELECT digest FROM listing WHERE listing = ?", (listing,)).fetchone()
+            row = connection.execute("SELECT digest FROM sight WHERE sight = ?", (sight,)).fetchone()
         return None if row is None else str(row[0])
 
-    def store_listing(self, listing: bytes, digest: str) -> None:
-        """Remember the content digest of a listing; the oldest are forgotten."""
+    def store_sight(self, sight: bytes, digest: str) -> None:
+        """Remember the content digest of a sight; the oldest are forgotten."""
         with self._state.writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO listing(listing, digest) VALUES(?, ?)", (listing, digest))
-            connection.execute("DELETE FROM listing WHERE id <= (SELECT max(id) FROM listing) - ?", (_LISTINGS_KEPT,))
+            connection.execute("INSERT OR REPLACE INTO sight(sight, digest) VALUES(?, ?)", (sight, digest))
+            connection.execute("DELETE FROM sight WHERE id <= (SELECT max(id) FROM sight) - ?", (_SIGHTS_KEPT,))

@@ -8,7 +8,7 @@ blobs and by building; a damaged file is moved aside and a new one begun.
     layer(id, diff_id)                                          layers whose tree is known
     tree(layer, parent, name, ...)                              one row an entry of a layer's tar
     file(device, inode, size, mtime_ns, ctime_ns, digest)       fingerprints of context files
-    listing(id, listing, digest)                                content digests by what lstat said of all the files
+    sight(id, sight, digest)                                    content digests by what lstat said of all the files
     origin(digest, repository)                                  where a blob was pulled from or pushed to
     url(url, etag, modified, digest, checksum)                  the last answer of an address, named by its sha256
 """
@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS tree(
 CREATE TABLE IF NOT EXISTS file(
     device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     ctime_ns INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(device, inode)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS listing(id INTEGER PRIMARY KEY, listing BLOB NOT NULL UNIQUE, digest TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS sight(id INTEGER PRIMARY KEY, sight BLOB NOT NULL UNIQUE, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS origin(digest TEXT NOT NULL, repository TEXT NOT NULL,
     PRIMARY KEY(digest, repository)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS url(
@@ -284,7 +284,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _create(connection: sqlite3.Connection, version: int) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if version:
-        for table in ("record", "blob", "layer", "tree", "file", "listing", "origin", "url"):
+        for table in ("record", "blob", "layer", "tree", "file", "sight", "origin", "url"):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
     for statement in _SCHEMA.split(";"):
         connection.execute(statement)

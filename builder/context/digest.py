@@ -62,13 +62,13 @@ def digest_selection(
     root = selection.root
     keep_owner = root is not None and root.keep_owner
     known: dict[int, str] = {}
-    listings: dict[int, bytes] = {}
+    sights: dict[int, bytes] = {}
     for number, source in enumerate(selection.sources):
         if isinstance(source, InlineFile):
             known[number] = _digest_inline(source)
         elif fingerprints is not None:
-            listings[number] = _digest_listing(source, keep_owner=keep_owner)
-            digest = fingerprints.find_listing(listings[number])
+            sights[number] = _digest_sight(source, keep_owner=keep_owner)
+            digest = fingerprints.find_sight(sights[number])
             if digest is not None:
                 known[number] = digest
     left = {
@@ -83,7 +83,7 @@ def digest_selection(
             state.update(_records(source, digests, keep_owner=keep_owner))
             known[number] = state.hexdigest()
             if fingerprints is not None and not any(is_racy(found[1], now_ns) for found in _regular_files(source)):
-                fingerprints.store_listing(listings[number], known[number])
+                fingerprints.store_sight(sights[number], known[number])
     return tuple(
         (source.name.decode("utf-8", "surrogateescape"), known[number])
         for number, source in enumerate(selection.sources)
@@ -115,7 +115,7 @@ def _digest_inline(file: InlineFile) -> str:
     return state.hexdigest()
 
 
-def _digest_listing(source: Selected, *, keep_owner: bool) -> bytes:
+def _digest_sight(source: Selected, *, keep_owner: bool) -> bytes:
     """Digest all that lstat says of what is copied, but times of access: the same again is the same content.
 
     It takes a fifth of the time of looking up the fingerprint of each of many files. marshal is the quickest encoder
@@ -125,8 +125,8 @@ def _digest_listing(source: Selected, *, keep_owner: bool) -> bytes:
         (path, status[:7], status.st_mtime_ns, status.st_ctime_ns, status.st_rdev, linkname)
         for path, status, linkname in (source.below if source.is_directory else (source.item,))
     ]
-    listing = (source.name, source.skip, source.is_directory, keep_owner, rows)
-    return hashlib.sha256(marshal.dumps(listing, 2)).digest()
+    sight = (source.name, source.skip, source.is_directory, keep_owner, rows)
+    return hashlib.sha256(marshal.dumps(sight, 2)).digest()
 
 
 def _regular_files(source: Selected) -> Iterator[Found]:

@@ -4,7 +4,7 @@ A file counts as unchanged while device, inode, size, mtime and ctime are the sa
 the clock after a file was read would not show; therefore a file that was changed shortly before it is looked at is
 *racy*: its digest is used but not remembered.
 
-A *listing* is all that lstat(2) says of what one argument of a COPY takes. While it is the same, so is the content
+A *sight* is all that lstat(2) says of what one argument of a COPY takes. While it is the same, so is the content
 digest of the argument, and none of its files needs to be asked for.
 
 Source: git, Documentation/technical/racy-git.txt.
@@ -42,12 +42,12 @@ class Fingerprints(Protocol):
         """Remember rows; what was known of the same file is replaced."""
         ...
 
-    def find_listing(self, listing: bytes) -> str | None:
-        """Give the content digest of what had this listing, named by its sha256."""
+    def find_sight(self, sight: bytes) -> str | None:
+        """Give the content digest of what had this sight, named by its sha256."""
         ...
 
-    def store_listing(self, listing: bytes, digest: str) -> None:
-        """Remember the content digest of a listing in which no file is racy."""
+    def store_sight(self, sight: bytes, digest: str) -> None:
+        """Remember the content digest of a sight in which no file is racy."""
         ...
 
 
@@ -56,7 +56,7 @@ class MemoryFingerprints:
 
     def __init__(self) -> None:
         self.known: dict[FileKey, Fingerprint] = {}
-        self.listings: dict[bytes, str] = {}
+        self.sights: dict[bytes, str] = {}
 
     def load(self, keys: Collection[FileKey]) -> Mapping[FileKey, Fingerprint]:  # noqa: ARG002 - all is at hand
         """Give everything that is known."""
@@ -67,13 +67,13 @@ class MemoryFingerprints:
         for device, inode, *rest in rows:
             self.known[device, inode] = (rest[0], rest[1], rest[2], rest[3])  # type: ignore[assignment]
 
-    def find_listing(self, listing: bytes) -> str | None:
-        """Give what is known of a listing."""
-        return self.listings.get(listing)
+    def find_sight(self, sight: bytes) -> str | None:
+        """Give what is known of a sight."""
+        return self.sights.get(sight)
 
-    def store_listing(self, listing: bytes, digest: str) -> None:
-        """Remember a listing."""
-        self.listings[listing] = digest
+    def store_sight(self, sight: bytes, digest: str) -> None:
+        """Remember a sight."""
+        self.sights[sight] = digest
 
 
 def is_racy(status: os.stat_result, now_ns: int) -> bool:

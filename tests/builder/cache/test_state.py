@@ -100,14 +100,14 @@ def test_key_depends_on_where_one_ingredient_ends():
     assert len(keys) == 5
 
 
-def test_oldest_listings_are_forgotten(state, monkeypatch):
+def test_oldest_sights_are_forgotten(state, monkeypatch):
     """What contexts looked like long ago does not pile up."""
-    monkeypatch.setattr(fingerprints_module, "_LISTINGS_KEPT", 2)
+    monkeypatch.setattr(fingerprints_module, "_SIGHTS_KEPT", 2)
     fingerprints = StoredFingerprints(state)
     for name in (b"a", b"b", b"c"):
-        fingerprints.store_listing(name, f"digest of {name!r}")
+        fingerprints.store_sight(name, f"digest of {name!r}")
 
-    assert [fingerprints.find_listing(name) for name in (b"a", b"b", b"c")] == [
+    assert [fingerprints.find_sight(name) for name in (b"a", b"b", b"c")] == [
         None,
         "digest of b'b'",
         "digest of b'c'",

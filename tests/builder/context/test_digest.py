@@ -122,7 +122,7 @@ def test_known_files_are_not_read_again(folder, monkeypatch):
     assert _digest(folder, "d", fingerprints=known, now_ns=now_ns) == before
 
 
-def test_unchanged_listing_asks_for_no_file(folder, monkeypatch):
+def test_unchanged_sight_asks_for_no_file(folder, monkeypatch):
     """While lstat says the same of everything, the fingerprints of the files are not looked up."""
     known = MemoryFingerprints()
     now_ns = time.time_ns() + LATER_NS
@@ -132,7 +132,7 @@ def test_unchanged_listing_asks_for_no_file(folder, monkeypatch):
     assert _digest(folder, "d", fingerprints=known, now_ns=now_ns) == before
 
 
-def test_listings_of_two_places_are_told_apart(folder):
+def test_sights_of_two_places_are_told_apart(folder):
     """A directory and its only file have digests of their own, whatever is remembered."""
     known = MemoryFingerprints()
     now_ns = time.time_ns() + LATER_NS
@@ -160,7 +160,7 @@ def test_freshly_changed_files_are_not_remembered(folder):
     _digest(folder, "d", fingerprints=known, now_ns=time.time_ns())
 
     assert known.known == {}
-    assert known.listings == {}
+    assert known.sights == {}
 
 
 def test_many_files_give_the_same_digest_as_few_at_a_time(tmp_path):
