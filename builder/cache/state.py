@@ -6,7 +6,7 @@ blobs and by building; a damaged file is moved aside and a new one begun.
     record(key, diff_id, created, name, ingredients, used)      what a cache key resolves to
     blob(diff_id, digest, size, media_type)                     the stored forms of a layer
     layer(id, diff_id)                                          layers whose tree is known
-    tree(layer, parent, name, ...)                              one row an entry of a layer's tar
+    tree(layer, folder, names)                                  what a layer says of the names in a folder
     file(device, inode, size, mtime_ns, ctime_ns, digest)       fingerprints of context files
     sight(id, sight, digest)                                    content digests by what lstat said of all the files
     origin(digest, repository)                                  where a blob was pulled from or pushed to
@@ -47,9 +47,7 @@ CREATE TABLE IF NOT EXISTS blob(
     PRIMARY KEY(diff_id, digest)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS layer(id INTEGER PRIMARY KEY, diff_id TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS tree(
-    layer INTEGER NOT NULL, parent BLOB NOT NULL, name BLOB NOT NULL, kind INTEGER NOT NULL, mode INTEGER NOT NULL,
-    uid INTEGER NOT NULL, gid INTEGER NOT NULL, mtime INTEGER NOT NULL, size INTEGER NOT NULL, linkname BLOB NOT NULL,
-    PRIMARY KEY(layer, parent, name)) WITHOUT ROWID;
+    layer INTEGER NOT NULL, folder BLOB NOT NULL, names TEXT NOT NULL, PRIMARY KEY(layer, folder));
 CREATE TABLE IF NOT EXISTS file(
     device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     ctime_ns INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(device, inode)) WITHOUT ROWID;

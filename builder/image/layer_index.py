@@ -1,19 +1,20 @@
 """The trees of layers, indexed: what a COPY needs to know of the file system below it without unpacking it.
 
-Each layer's tar entries become rows of the state database once, when the layer is made or first asked about. A chain
-of layers is then a tree (`IndexTree`): a path is looked up layer by layer from the top, with the whiteouts and opaque
-directories of image-spec, layer.md.
+Each layer's tar entries go into the state database once, when the layer is made or first asked about: one row a folder,
+which holds what the layer says of the names in it as JSON, `{name: row}`. A row an entry takes twice as long to
+write. Here names are text of which each character is a byte (latin-1). A chain of layers is then a tree (`IndexTree`): a path is looked up layer by layer from the top,
+with the whiteouts and opaque directories of image-spec, layer.md.
 """
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from runtime.layers.entry import Entry, EntryKind
 from runtime.layers.whiteouts import OPAQUE_NAME, WHITEOUT_PREFIX
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from builder.cache.state import State
@@ -21,15 +22,22 @@ if TYPE_CHECKING:
 
 _KINDS = tuple(EntryKind)
 _KIND_CODES = {kind: code for code, kind in enumerate(_KINDS)}
+_BYTES = "latin-1"
+_WHITEOUT_PREFIX, _OPAQUE_NAME = WHITEOUT_PREFIX.decode(), OPAQUE_NAME.decode()
+_DIRECTORY = _KIND_CODES[EntryKind.DIRECTORY]
 _WHITEOUT, _OPAQUE, _IMPLICIT = 100, 101, 102
-"""Codes of rows that are no entry: a deletion, an emptied directory (name b""), a parent that has no entry of its own."""
+"""Codes of rows that are no entry: a deletion, an emptied directory (name ""), a parent that has no entry of its own."""
 
-_Row = tuple[int, int, int, int, int, int, bytes]
+_Row = tuple[int, int, int, int, int, int, str]
 """kind code, mode, uid, gid, mtime, size, linkname"""
 
+_Folder = dict[str, _Row]
+"""What one layer says of the names in a folder."""
+
 _ROOT = Entry(path=b"", kind=EntryKind.DIRECTORY, mode=0o755, uid=0, gid=0, mtime=0)
-_UNKNOWN: _Row = (_IMPLICIT, 0, 0, 0, 0, 0, b"")
-_IMPLICIT_ROW: _Row = (_KIND_CODES[EntryKind.DIRECTORY], 0o755, 0, 0, 0, 0, b"")
+_OPAQUE_ROW: _Row = (_OPAQUE, 0, 0, 0, 0, 0, "")
+_WHITEOUT_ROW: _Row = (_WHITEOUT, 0, 0, 0, 0, 0, "")
+_IMPLICIT_ROW: _Row = (_IMPLICIT, 0o755, 0, 0, 0, 0, "")
 
 
 class LayerIndex:
@@ -44,16 +52,16 @@ class LayerIndex:
 
     def put(self, diff_id: Digest, entries: Iterable[Entry]) -> None:
         """Keep the tree of a layer. Idempotent; other processes see all of it or nothing."""
-        rows = _rows(entries)
+        folders = [
+            (path.encode(_BYTES), json.dumps(folder, separators=(",", ":")))
+            for path, folder in _folders(entries).items()
+        ]
         with self._state.writing() as connection:
             known = connection.execute("SELECT 1 FROM layer WHERE diff_id = ?", (diff_id,)).fetchone()
             if known:
                 return
             layer = connection.execute("INSERT INTO layer(diff_id) VALUES(?)", (diff_id,)).lastrowid
-            connection.executemany(
-                f"INSERT INTO tree VALUES({layer}, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                ((parent, name, *row) for (parent, name), row in rows.items()),
-            )
+            connection.executemany(f"INSERT INTO tree VALUES({layer}, ?, ?)", folders)
 
     def tree(self, diff_ids: Sequence[Digest], read_file: Callable[[bytes], bytes | None]) -> IndexTree:
         """Give the tree of a chain of layers, base first; all must be known.
@@ -85,6 +93,7 @@ class IndexTree:
         self._layers = layers
         self._read_file = read_file
         self._found: dict[bytes, Entry | None] = {b"": _ROOT}
+        self._folders: dict[tuple[int, bytes], _Folder] = {}
 
     def find(self, path: bytes) -> Entry | None:
         """Find the entry at exactly *path*, following no symbolic link; b"" is the root."""
@@ -94,26 +103,21 @@ class IndexTree:
 
     def children(self, path: bytes) -> Iterator[Entry]:
         """Give the entries directly in a directory, sorted by name."""
-        found: dict[bytes, _Row] = {}
-        hidden: set[bytes] = set()
-        with self._state.reading() as connection:
-            for layer in self._layers:
-                rows = connection.execute(
-                    "SELECT name, kind, mode, uid, gid, mtime, size, linkname FROM tree WHERE layer = ? AND parent = ?",
-                    (layer, path),
-                )
-                for name, *values in rows:
-                    if values[0] == _OPAQUE:
-                        continue
-                    if values[0] == _WHITEOUT:
-                        hidden.add(name)
-                    elif name not in hidden and found.get(name, _UNKNOWN)[0] == _IMPLICIT:
-                        found[name] = tuple(values)
-                if self._hides(connection, layer, path_of(path, b"?")):
-                    break
+        found: _Folder = {}
+        hidden: set[str] = set()
+        for layer in self._layers:
+            for name, row in self._folder(layer, path).items():
+                if row[0] == _OPAQUE:
+                    continue
+                if row[0] == _WHITEOUT:
+                    hidden.add(name)
+                elif name not in hidden and found.get(name, _IMPLICIT_ROW)[0] == _IMPLICIT:
+                    found[name] = row
+            if self._hides(layer, path_of(path, b"?")):
+                break
         prefix = path + b"/" if path else b""
         for name in sorted(found):
-            yield _entry(prefix + name, found[name])
+            yield _entry(prefix + name.encode(_BYTES), found[name])
 
     def read(self, path: bytes) -> bytes | None:
         """Give the content of a small file, or None if there is no such file."""
@@ -123,90 +127,84 @@ class IndexTree:
         return self._read_file(path)
 
     def _look_up(self, path: bytes) -> Entry | None:
+        parent, _, name = path.rpartition(b"/")
         implicit = False
-        with self._state.reading() as connection:
-            for layer in self._layers:
-                parent, _, name = path.rpartition(b"/")
-                row = connection.execute(
-                    "SELECT kind, mode, uid, gid, mtime, size, linkname FROM tree "
-                    "WHERE layer = ? AND parent = ? AND name = ?",
-                    (layer, parent, name),
-                ).fetchone()
-                if row is not None and row[0] == _WHITEOUT:
-                    break
-                if row is not None and row[0] != _IMPLICIT:
-                    return _entry(path, row)
-                implicit = implicit or row is not None
-                if self._hides(connection, layer, path):
-                    break
+        for layer in self._layers:
+            row = self._folder(layer, parent).get(name.decode(_BYTES))
+            if row is not None and row[0] == _WHITEOUT:
+                break
+            if row is not None and row[0] != _IMPLICIT:
+                return _entry(path, row)
+            implicit = implicit or row is not None
+            if self._hides(layer, path):
+                break
         return _entry(path, _IMPLICIT_ROW) if implicit else None
 
-    @staticmethod
-    def _hides(connection: sqlite3.Connection, layer: int, path: bytes) -> bool:
+    def _hides(self, layer: int, path: bytes) -> bool:
         """Tell whether a layer hides what lower layers have at *path*, by what it says of the folders above it."""
-        at = path.find(b"/")
-        ancestors = [b""]
-        while at >= 0:
-            ancestors.append(path[:at])
-            at = path.find(b"/", at + 1)
-        for ancestor in ancestors:
-            opaque = connection.execute(
-                "SELECT 1 FROM tree WHERE layer = ? AND parent = ? AND name = x''", (layer, ancestor)
-            ).fetchone()
-            if opaque:
+        parent, at = b"", 0
+        while True:
+            folder = self._folder(layer, parent)
+            if "" in folder:
                 return True
-            if not ancestor:
-                continue
-            parent, _, name = ancestor.rpartition(b"/")
-            row = connection.execute(
-                "SELECT kind FROM tree WHERE layer = ? AND parent = ? AND name = ?", (layer, parent, name)
-            ).fetchone()
-            if row is not None and row[0] not in (_KIND_CODES[EntryKind.DIRECTORY], _IMPLICIT):
+            end = path.find(b"/", at)
+            if end < 0:
+                return False
+            row = folder.get(path[at:end].decode(_BYTES))
+            if row is not None and row[0] not in (_DIRECTORY, _IMPLICIT):
                 return True
-        return False
+            parent, at = path[:end], end + 1
+
+    def _folder(self, layer: int, path: bytes) -> _Folder:
+        key = (layer, path)
+        if key not in self._folders:
+            with self._state.reading() as connection:
+                row = connection.execute("SELECT names FROM tree WHERE layer = ? AND folder = ?", key).fetchone()
+            self._folders[key] = json.loads(row[0]) if row else {}
+        return self._folders[key]
 
 
-def _rows(entries: Iterable[Entry]) -> dict[tuple[bytes, bytes], _Row]:
-    rows: dict[tuple[bytes, bytes], _Row] = {}
-    folders: set[bytes] = {b""}
+def _folders(entries: Iterable[Entry]) -> dict[str, _Folder]:
+    folders: dict[str, _Folder] = {"": {}}
+    directory = EntryKind.DIRECTORY
     for entry in entries:
-        path = entry.path
+        path, kind, mode, uid, gid, mtime, size, linkname = entry[:8]
         if not path:
             continue
-        parent, _, name = path.rpartition(b"/")
-        if parent not in folders:
-            _add_implicit(rows, folders, parent)
-        if name == OPAQUE_NAME:
-            rows[parent, b""] = (_OPAQUE, 0, 0, 0, 0, 0, b"")
-        elif name.startswith(WHITEOUT_PREFIX):
-            hidden = name[len(WHITEOUT_PREFIX) :]
-            if (parent, hidden) in rows:
-                rows[path_of(parent, hidden), b""] = (_OPAQUE, 0, 0, 0, 0, 0, b"")
-            else:
-                rows[parent, hidden] = (_WHITEOUT, 0, 0, 0, 0, 0, b"")
+        text = path.decode(_BYTES)
+        parent, _, name = text.rpartition("/")
+        folder = folders.get(parent)
+        if folder is None:
+            folder = _add_implicit(folders, parent)
+        if not name.startswith(_WHITEOUT_PREFIX):
+            if folder.get(name, _IMPLICIT_ROW)[0] == _WHITEOUT:
+                folders.setdefault(text, {})[""] = _OPAQUE_ROW
+            folder[name] = (_KIND_CODES[kind], mode, uid, gid, mtime, size, linkname.decode(_BYTES))
+            if kind is directory:
+                folders.setdefault(text, {})
+        elif name == _OPAQUE_NAME:
+            folder[""] = _OPAQUE_ROW
         else:
-            if rows.get((parent, name), _IMPLICIT_ROW)[0] == _WHITEOUT:
-                rows[path, b""] = (_OPAQUE, 0, 0, 0, 0, 0, b"")
-            rows[parent, name] = (
-                _KIND_CODES[entry.kind],
-                entry.mode,
-                entry.uid,
-                entry.gid,
-                entry.mtime,
-                entry.size,
-                entry.linkname,
-            )
-            if entry.kind is EntryKind.DIRECTORY:
-                folders.add(path)
-    return rows
+            hidden = name[len(_WHITEOUT_PREFIX) :]
+            if hidden in folder:
+                folders.setdefault(f"{parent}/{hidden}" if parent else hidden, {})[""] = _OPAQUE_ROW
+            else:
+                folder[hidden] = _WHITEOUT_ROW
+    return folders
 
 
-def _add_implicit(rows: dict[tuple[bytes, bytes], _Row], folders: set[bytes], path: bytes) -> None:
-    while path not in folders:
-        folders.add(path)
-        parent, _, name = path.rpartition(b"/")
-        rows.setdefault((parent, name), (_IMPLICIT, *_IMPLICIT_ROW[1:]))
+def _add_implicit(folders: dict[str, _Folder], path: str) -> _Folder:
+    """Make a folder that has no entry, with those above it."""
+    made: _Folder = {}
+    folders[path] = made
+    while path:
+        parent, _, name = path.rpartition("/")
+        is_new = parent not in folders
+        folders.setdefault(parent, {}).setdefault(name, _IMPLICIT_ROW)
+        if not is_new:
+            break
         path = parent
+    return made
 
 
 def path_of(parent: bytes, name: bytes) -> bytes:
@@ -217,4 +215,6 @@ def path_of(parent: bytes, name: bytes) -> bytes:
 def _entry(path: bytes, row: _Row) -> Entry:
     code, mode, uid, gid, mtime, size, linkname = row
     kind = EntryKind.DIRECTORY if code == _IMPLICIT else _KINDS[code]
-    return Entry(path=path, kind=kind, mode=mode, uid=uid, gid=gid, mtime=mtime, size=size, linkname=bytes(linkname))
+    return Entry(
+        path=path, kind=kind, mode=mode, uid=uid, gid=gid, mtime=mtime, size=size, linkname=linkname.encode(_BYTES)
+    )
