@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,11 +21,11 @@ from builder.image.form import check_outputs
 from builder.plan.check_values import PlanChecks
 from builder.plan.graph import RunCommand
 from builder.plan.platforms import convert_all, is_multi_platform
-from builder.request import BuildRequest, OutputType
+from builder.request import BuildRequest, CacheTarget, OutputType
 from builder.solve.layer import LayerMaker
 from builder.solve.solver import Solver
 from builder.solve.sources import Sources
-from builder.transfer import pull_image, push_cache, push_image
+from builder.transfer import pull_image, push_image
 from registry.content.image import Image, load_image, missing_blobs
 from registry.errors import PlatformMissingError, RegistryError
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from builder.dockerfile.rules import Violation
     from builder.dockerfile.stages import Dockerfile
+    from builder.export.cache import CacheExporter
     from builder.image.index import ImageIndex
     from builder.plan.platforms import Plans
     from builder.solve.devices import Devices
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from registry.client import RegistryClient
     from registry.content.store import BlobStore
     from registry.download import Downloaded
-    from registry.oci.descriptor import Descriptor
-    from registry.oci.digest import Digest
     from registry.oci.platform import Platform
     from registry.oci.reference import Reference
     from registry.transfer import ProgressSink, TransferProgress
@@ -225,9 +224,12 @@ class Build:
         """Read the caches of `--cache-from`; a survey asks no cache."""
         if not self._request.cache_from or self._survey is not None:
             return None
-        from builder.solve.imported_cache import ImportedCaches  # noqa: PLC0415  only with --cache-from
+        from builder.cache_places import open_place  # noqa: PLC0415  only with --cache-from
+        from builder.solve.imported_cache import ImportedCaches  # noqa: PLC0415  as above
 
-        return ImportedCaches(self._request.cache_from, self._store, self._connecting, self._warn)
+        locations = [source.location for source in self._request.cache_from]
+        places = [(str(location), open_place(location, self._store, self._connecting)) for location in locations]
+        return ImportedCaches(places, self._store, self._warn)
 
     def _export_caches(self) -> None:
         from builder.export.cache import CacheExporter  # noqa: PLC0415  only with --cache-to
@@ -235,15 +237,21 @@ class Build:
         exporter = CacheExporter(self._request, self._plans, self._solver, self._store)
         for target in self._request.cache_to:
             try:
-                with self._exporting(f"exporting cache to {target.name}") as note:
-                    exporter.write(target, partial(self._push_cache, note))
+                self._export_cache(exporter, target)
             except (BuildError, RegistryError) as error:
                 if not target.ignore_error:
                     raise
-                self._warn(f"cache `{target.name}` was not exported, {error.message}")
+                self._warn(f"cache `{target.location}` was not exported, {error.message}")
 
-    def _push_cache(self, note: Note, manifest: Descriptor, layers: Sequence[Digest], name: Reference) -> None:
-        push_cache(self._store, manifest, layers, name, self._connect(partial(_forward, note)))
+    def _export_cache(self, exporter: CacheExporter, target: CacheTarget) -> None:
+        from builder.cache_places import open_place  # noqa: PLC0415  only with --cache-to
+
+        with self._exporting(f"exporting cache to {target.location}") as note:
+
+            def connecting(_: str) -> AbstractContextManager[RegistryClient]:
+                return contextlib.nullcontext(self._connect(partial(_forward, note)))
+
+            exporter.write(target, open_place(target.location, self._store, connecting))
 
     @contextlib.contextmanager
     def _connecting(self, name: str) -> Iterator[RegistryClient]:

@@ -76,42 +76,47 @@ class DeviceRules(NamedTuple):
     folders: tuple[Path, ...] = ()
 
 
-class CacheSource(NamedTuple):
-    """One `--cache-from`: a *reference*, or a *folder* with the *tag* or *digest* of what is in it.
+class CacheFolder(NamedTuple):
+    """A cache in an OCI image layout on this machine, by *tag* or *digest*."""
 
-    *insecure* lets the registry be reached without TLS.
-    """
-
-    reference: Reference | None = None
-    folder: Path | None = None
+    path: Path
     tag: str = "latest"
     digest: Digest | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+class CacheRepository(NamedTuple):
+    """A cache, or an image with one, in a registry; *insecure* lets that be reached without TLS."""
+
+    reference: Reference
     insecure: bool = False
 
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return str(self.reference or self.folder)
+    def __str__(self) -> str:
+        return str(self.reference)
+
+
+CacheLocation = CacheFolder | CacheRepository
+"""Where a cache is kept. Its text is what messages call it, without credentials."""
+
+
+class CacheSource(NamedTuple):
+    """One `--cache-from`."""
+
+    location: CacheLocation
 
 
 class CacheTarget(NamedTuple):
-    """One `--cache-to`: a *reference*, or a *folder* and the *tag* it gets there.
+    """One `--cache-to`, but `type=inline`.
 
     *all_steps* takes the layers of all steps (mode=max), not only of the result; *ignore_error* makes an error a
-    warning; *insecure* lets the registry be reached without TLS.
+    warning.
     """
 
-    reference: Reference | None = None
-    folder: Path | None = None
-    tag: str = "latest"
+    location: CacheLocation
     all_steps: bool = False
     ignore_error: bool = False
-    insecure: bool = False
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return str(self.reference or self.folder)
 
 
 class OutputType(Enum):
@@ -147,7 +152,7 @@ class BuildRequest:
     *dockerfile_text* and *dockerfile_url* replace it. *build_contexts* are the named contexts. *git_environ* are
     variables of the user for git, which takes those it needs. *platform* is the target platform;
     *platforms* are all of them where there are several, *platform* being the first, and empty where there is one.
-    *tags* are the names the image gets in the store. *no_cache_stages* holds the stages of `--no-cache-filter`.
+    *tags* are the names the image gets in the store. *inline_cache* puts a cache into the image. *no_cache_stages* holds the stages of `--no-cache-filter`.
     *ulimits* are name, soft and hard limit, -1 for no limit. *allow* holds entitlements (`builder.plan.entitlements`),
     with that for the host's network if *network* is `host`; *devices* says of the one for devices what it covers.
     """
@@ -172,6 +177,7 @@ class BuildRequest:
     compression: Compression
     cache_from: tuple[CacheSource, ...] = ()
     cache_to: tuple[CacheTarget, ...] = ()
+    inline_cache: bool = False
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
     pull: bool = False

@@ -167,6 +167,15 @@ class RegistryClient:
         wanted = tuple(blobs)
         self._from_first(reference, lambda repository: pull_blobs(repository, wanted, store, self._tell))
 
+    def has_blob(self, reference: Reference, digest: Digest) -> bool:
+        """Ask the repository that a push would go to for a blob.
+
+        Raises:
+            RegistryError: as `resolve`.
+        """
+        with self._open(self._settings.push_endpoint(reference), self._authenticator) as repository:
+            return repository.has_blob(digest)
+
     def push(
         self,
         image: Image | Descriptor,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from builder.cli.arguments import SWITCH_VALUES
 from builder.dockerfile.suggest import nearest
 from builder.errors import UsageError
-from builder.request import CacheSource, CacheTarget
+from builder.request import CacheFolder, CacheRepository, CacheSource, CacheTarget
 from registry.oci.digest import parse_digest
 from registry.oci.reference import parse_reference
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.cli.environment import Environment
+    from builder.request import CacheLocation
     from registry.content.compression import Compression
     from registry.oci.reference import Reference
 
@@ -50,19 +51,9 @@ def parse_source(text: str, fields: Sequence[str], environment: Environment) -> 
     """
     option = "--cache-from"
     if fields and not any("=" in field for field in fields):
-        return tuple(CacheSource(reference=parse_reference(field)) for field in fields)
+        return tuple(CacheSource(CacheRepository(parse_reference(field))) for field in fields)
     type_, values = _parse_fields(option, text, fields, _SOURCE_KEYS)
-    if type_ == "registry":
-        insecure = _parse_switch(option, "registry.insecure", values)
-        return (CacheSource(reference=_parse_ref(option, text, values), insecure=insecure),)
-    digest = values.get("digest")
-    return (
-        CacheSource(
-            folder=_parse_folder(option, "src", text, values, environment),
-            tag=_parse_tag(option, values),
-            digest=None if digest is None else parse_digest(digest),
-        ),
-    )
+    return (CacheSource(_parse_location(option, "src", text, type_, values, environment)),)
 
 
 def parse_target(text: str, fields: Sequence[str], environment: Environment, compression: Compression) -> CacheTarget:
@@ -87,17 +78,23 @@ def parse_target(text: str, fields: Sequence[str], environment: Environment, com
         raise UsageError(f"option {option}: unknown mode: `{mode}`", hint="use min or max")
     _check_form(option, values, compression)
     ignore_error = _parse_switch(option, "ignore-error", values)
+    location = _parse_location(option, "dest", text, type_, values, environment)
+    if isinstance(location, CacheRepository) and location.reference.digest is not None:
+        raise UsageError(f"option {option}: a cache cannot be named by digest: `{location}`", hint="use a tag")
+    return CacheTarget(location, all_steps=mode == "max", ignore_error=ignore_error)
+
+
+def _parse_location(
+    option: str, key: str, text: str, type_: str, values: Mapping[str, str], environment: Environment
+) -> CacheLocation:
     if type_ == "registry":
-        reference = _parse_ref(option, text, values)
-        if reference.digest is not None:
-            raise UsageError(f"option {option}: a cache cannot be named by digest: `{reference}`", hint="use a tag")
         insecure = _parse_switch(option, "registry.insecure", values)
-        return CacheTarget(reference=reference, all_steps=mode == "max", ignore_error=ignore_error, insecure=insecure)
-    return CacheTarget(
-        folder=_parse_folder(option, "dest", text, values, environment),
+        return CacheRepository(_parse_ref(option, text, values), insecure=insecure)
+    digest = values.get("digest")
+    return CacheFolder(
+        _parse_folder(option, key, text, values, environment),
         tag=_parse_tag(option, values),
-        all_steps=mode == "max",
-        ignore_error=ignore_error,
+        digest=None if digest is None else parse_digest(digest),
     )
 
 

@@ -37,8 +37,6 @@ OCI_LAYOUT: Final = "oci-layout://"
 RESERVED: Final = frozenset({"scratch", "context"})
 """Names that mean something of their own and cannot be replaced."""
 
-_COPY_SIZE: Final = 1 << 20
-
 
 class NamedContext(NamedTuple):
     """What stands for a name: *key* is what it was given as, *value* says what it is, without its scheme."""
@@ -121,7 +119,8 @@ class NamedContexts:
             ContextError: the layout has no such image.
             RegistryError: it is damaged, or has nothing for the platform.
         """
-        from registry.content.image import load_image  # noqa: PLC0415  only layouts need it
+        from registry.content.copy import copy_blob  # noqa: PLC0415  only layouts need it
+        from registry.content.image import load_image  # noqa: PLC0415  as above
         from registry.content.layout import ImageLayout  # noqa: PLC0415  as above
         from registry.content.local import LocalBlobStore  # noqa: PLC0415  as above
 
@@ -130,12 +129,7 @@ class NamedContexts:
         there = LocalBlobStore(path, temporary=path)
         image = load_image(there, descriptor, platform)
         for blob in (*image.manifest.layers, image.manifest.config, image.descriptor):
-            if self._blobs.has(blob.digest):
-                continue
-            with there.open_verified(blob.digest, size=blob.size) as source, self._blobs.writer() as writer:
-                while data := source.read(_COPY_SIZE):
-                    writer.write(data)
-                writer.commit(blob.digest, blob.size)
+            copy_blob(there, self._blobs, blob.digest, size=blob.size)
         return image
 
     def close(self) -> None:

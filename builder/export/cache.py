@@ -1,36 +1,23 @@
-"""Writing the cache of a build for others: what `--cache-to` asks for. The form is that of `builder.cache.document`.
-
-An image layout that a cache is written to again keeps the blobs it has; the older cache loses its entry.
-"""
+"""Writing the cache of a build for others: what `--cache-to` asks for. The form is that of `builder.cache.document`."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from builder.cache.document import CACHE_CONFIG, CachedLayer, write_records
 from builder.errors import BuildError
-from builder.export.oci_layout import copy_blob
-from builder.solve.imported_cache import cache_name
-from registry.content.layout import ImageLayout
-from registry.content.local import LocalBlobStore
 from registry.oci.descriptor import Descriptor
 from registry.oci.manifest import MAX_DOCUMENT_SIZE, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
+    from builder.cache.place import CachePlace
     from builder.plan.graph import Vertex
     from builder.plan.platforms import Plans
     from builder.request import BuildRequest, CacheTarget
     from builder.solve.solver import Solver
     from builder.store import Store
-    from registry.oci.digest import Digest
-    from registry.oci.reference import Reference
-
-    Push = Callable[[Descriptor, list[Digest], Reference], None]
-    """Brings a manifest with these layers to a registry."""
 
 
 class CacheExporter:
@@ -49,7 +36,7 @@ class CacheExporter:
         self._solver = solver
         self._store = store
 
-    def write(self, target: CacheTarget, push: Push) -> None:
+    def write(self, target: CacheTarget, place: CachePlace) -> None:
         """Export to one place.
 
         Raises:
@@ -57,21 +44,16 @@ class CacheExporter:
         """
         vertices = self._plans.vertices() if target.all_steps else tuple(self._result_vertices())
         records = [record for _, record in sorted({each.key: each for each in self._records(vertices)}.items())]
-        layers = {record.blob.digest: record.blob for record in records}
+        layers = tuple({record.blob.digest: record.blob for record in records}.values())
         data = write_records(records)
         if len(data) > MAX_DOCUMENT_SIZE:
             raise BuildError("cache has too many steps to be exported", hint="export with mode=min")
-        config = self._store.blobs.put(data)
-        manifest = Manifest(
-            config=Descriptor(media_type=CACHE_CONFIG, digest=config.digest, size=config.size),
-            layers=tuple(layers.values()),
-        )
+        stored = self._store.blobs.put(data)
+        config = Descriptor(media_type=CACHE_CONFIG, digest=stored.digest, size=stored.size)
+        manifest = Manifest(config=config, layers=layers)
         stored = self._store.blobs.put(manifest.to_bytes())
         descriptor = Descriptor(media_type=manifest.media_type, digest=stored.digest, size=stored.size)
-        if target.reference is not None:
-            push(descriptor, list(layers), target.reference)
-        elif target.folder is not None:
-            self._write_folder(target.folder, descriptor, [*layers, config.digest, stored.digest], target.tag)
+        place.write(descriptor, (*layers, config))
 
     def _result_vertices(self) -> Iterator[Vertex]:
         """Give what the layers of the results come from."""
@@ -91,18 +73,3 @@ class CacheExporter:
             plain = Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size)
             for record in self._store.state.find_records(layer.diff_id, vertex.text):
                 yield CachedLayer(key=record.key, created=record.created, diff_id=layer.diff_id, blob=plain)
-
-    def _write_folder(self, folder: Path, manifest: Descriptor, digests: list[Digest], tag: str) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BuildError(f"cache cannot be written, {os.strerror(error.errno or 0)}: `{folder}`") from error
-        target = LocalBlobStore(folder, temporary=folder)
-        for digest in digests:
-            if not target.has(digest):
-                copy_blob(self._store.blobs, target, digest)
-        layout, name = ImageLayout(folder), cache_name(tag)
-        older = layout.find(name)
-        layout.put(manifest, name)
-        if older is not None and older.digest != manifest.digest:
-            layout.remove_digest(older.digest)

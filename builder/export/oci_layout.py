@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import BuildError
 from builder.image.index import ImageIndex
+from registry.content.copy import copy_blob
 from registry.content.layout import ImageLayout, name_descriptor
 from registry.content.local import LocalBlobStore
 from registry.oci.canonical_json import encode_json
@@ -40,8 +41,7 @@ def write_layout(
     layout = ImageLayout(destination)
     target = LocalBlobStore(destination, temporary=destination)
     for digest in blob_digests(image):
-        if not target.has(digest):
-            copy_blob(blobs, target, digest)
+        copy_blob(blobs, target, digest)
     for name in names or (None,):
         layout.put(image.descriptor, name)
 
@@ -119,11 +119,3 @@ def _blob_name(digest: Digest) -> str:
 
 def _file(name: str, size: int) -> Entry:
     return Entry(path=name.encode(), kind=EntryKind.FILE, mode=0o644, uid=0, gid=0, mtime=0, size=size)
-
-
-def copy_blob(source: LocalBlobStore, target: LocalBlobStore, digest: Digest) -> None:
-    """Copy a blob; it arrives verified, or not at all."""
-    with source.open(digest) as content, target.writer() as writer:
-        while data := content.read(1 << 20):
-            writer.write(data)
-        writer.commit(digest, source.size(digest))

@@ -80,9 +80,10 @@ def build_image(
 
 def _insecure_hosts(arguments: argparse.Namespace, request: BuildRequest) -> list[str]:
     """List the hosts of `--insecure-registry`, and of caches with `registry.insecure=true`."""
-    caches = [(cache.reference, cache.insecure) for cache in request.cache_from]
-    caches += [(cache.reference, cache.insecure) for cache in request.cache_to]
-    named = [reference.registry for reference, insecure in caches if reference is not None and insecure]
+    from builder.request import CacheRepository  # noqa: PLC0415  (imported by then)
+
+    places = [source.location for source in request.cache_from] + [target.location for target in request.cache_to]
+    named = [place.reference.registry for place in places if isinstance(place, CacheRepository) and place.insecure]
     return [*arguments.insecure_registry, *named]
 
 

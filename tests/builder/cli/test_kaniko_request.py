@@ -13,7 +13,7 @@ from builder.cli.kaniko_options import FLAGS
 from builder.cli.kaniko_request import DigestFiles, parse_kaniko
 from builder.cli.registries import load_settings
 from builder.errors import ContextError, UsageError
-from builder.request import CacheSource, CacheTarget, Output, OutputType
+from builder.request import CacheRepository, CacheSource, CacheTarget, Output, OutputType
 from registry.content.compression import Compression
 from registry.oci.platform import Platform
 from registry.oci.reference import parse_reference
@@ -80,14 +80,14 @@ def _request(context, *words, **variables):
         (["--cache=false"], "no_cache", True),
         (["--cache=false", "--cache"], "no_cache", False),
         ([], "no_cache", False),
-        (["--cache"], "cache_from", (CacheSource(reference=CACHE),)),
-        (["--cache=true"], "cache_to", (CacheTarget(reference=CACHE, all_steps=True, ignore_error=True),)),
+        (["--cache"], "cache_from", (CacheSource(CacheRepository(CACHE)),)),
+        (["--cache=true"], "cache_to", (CacheTarget(CacheRepository(CACHE), all_steps=True, ignore_error=True),)),
         (["--cache", "--no-push-cache"], "cache_to", ()),
         (["--cache", "--no-push"], "cache_from", ()),
         (
             ["--cache", "--cache-repo", "reg.example.com/c"],
             "cache_from",
-            (CacheSource(parse_reference("reg.example.com/c")),),
+            (CacheSource(CacheRepository(parse_reference("reg.example.com/c"))),),
         ),
         (["--cache-repo", "reg.example.com/c"], "cache_from", ()),
         (

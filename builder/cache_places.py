@@ -1,0 +1,146 @@
+"""Where caches are kept: folders and registries. Each is a `builder.cache.place.CachePlace`.
+
+A folder is an OCI image layout. One that a cache is written to again keeps the blobs it has; the older cache loses its
+entry.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, assert_never
+
+from builder.errors import BuildError
+from builder.request import CacheFolder, CacheRepository
+from builder.transfer import push_cache
+from registry.content.copy import copy_blob
+from registry.content.layout import ImageLayout
+from registry.content.local import LocalBlobStore
+from registry.errors import NotFoundError
+from registry.oci.manifest import MAX_DOCUMENT_SIZE, parse_manifest
+from registry.oci.media_types import is_layer
+from registry.oci.reference import Reference, parse_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
+
+    from builder.cache.place import CachePlace
+    from builder.request import CacheLocation
+    from builder.store import Store
+    from registry.client import RegistryClient
+    from registry.oci.descriptor import Descriptor
+    from registry.oci.digest import Digest
+    from registry.oci.manifest import Index, Manifest
+
+    Connecting = Callable[[str], AbstractContextManager[RegistryClient]]
+
+
+def open_place(location: CacheLocation, store: Store, connecting: Connecting) -> CachePlace:
+    """Give the place that a location names.
+
+    Args:
+        location: of a cache.
+        store: takes what is fetched, and has what is written.
+        connecting: gives a client that shows its transfers as the named piece of work while a block runs.
+    """
+    match location:
+        case CacheFolder():
+            return _Folder(location, store)
+        case CacheRepository():
+            return _Repository(location.reference, store, connecting)
+        case _:
+            assert_never(location)
+
+
+class _Folder:
+    """A cache in an OCI image layout on this machine."""
+
+    def __init__(self, location: CacheFolder, store: Store) -> None:
+        self._location = location
+        self._name = _layout_name(location.digest or location.tag)
+        self._store = store
+        self._blobs = LocalBlobStore(location.path, temporary=location.path)
+
+    def document(self, digest: Digest | None = None) -> Manifest | Index:
+        """Read what the layout has under the name."""
+        if digest is None:
+            descriptor = ImageLayout(self._location.path).find(self._name)
+            if descriptor is None:
+                raise NotFoundError(str(self._location.path), self._location.digest or self._location.tag)
+            digest, media_type = descriptor.digest, descriptor.media_type
+        else:
+            media_type = ""
+        self._check(digest)
+        data = self._blobs.read_bytes(digest, limit=MAX_DOCUMENT_SIZE)
+        return parse_manifest(data, media_type, subject=f"manifest {digest}")
+
+    def fetch(self, blobs: Iterable[Descriptor]) -> None:
+        """Copy blobs into the store."""
+        for blob in blobs:
+            self._check(blob.digest)
+            copy_blob(self._blobs, self._store.blobs, blob.digest, size=blob.size)
+
+    def has(self, blob: Descriptor) -> bool:
+        """Look whether the layout has a blob."""
+        return self._blobs.has(blob.digest)
+
+    def write(self, manifest: Descriptor, blobs: Sequence[Descriptor]) -> None:
+        """Copy a cache to the layout, which is made if it is missing."""
+        folder = self._location.path
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BuildError(f"cache cannot be written, {os.strerror(error.errno or 0)}: `{folder}`") from error
+        for blob in (*blobs, manifest):
+            copy_blob(self._store.blobs, self._blobs, blob.digest)
+        layout = ImageLayout(folder)
+        older = layout.find(self._name)
+        layout.put(manifest, self._name)
+        if older is not None and older.digest != manifest.digest:
+            layout.remove_digest(older.digest)
+
+    def _check(self, digest: Digest) -> None:
+        """Refuse what is no file: a pipe would never end."""
+        if not self._blobs.has(digest):
+            raise NotFoundError(str(self._location.path), digest)
+
+
+def _layout_name(name: str) -> Reference:
+    """Give the name that a cache has in an image layout, by its tag or digest."""
+    return parse_reference(f"pybuild-cache{'@' if ':' in name else ':'}{name}")
+
+
+class _Repository:
+    """A cache, or an image with one, in a registry."""
+
+    def __init__(self, reference: Reference, store: Store, connecting: Connecting) -> None:
+        self._reference = reference
+        self._store = store
+        self._connecting = connecting
+
+    def document(self, digest: Digest | None = None) -> Manifest | Index:
+        """Fetch the document of the name."""
+        with self._connecting(f"importing cache manifest from {self._reference}") as client:
+            return client.fetch_manifest(self._at(digest)).document
+
+    def fetch(self, blobs: Iterable[Descriptor]) -> None:
+        """Pull blobs into the store."""
+        wanted = tuple(blobs)
+        with self._connecting(f"importing cache from {self._reference}") as client:
+            client.pull_blobs(self._reference, wanted, self._store.blobs)
+        repository = f"{self._reference.registry}/{self._reference.repository}"
+        self._store.state.add_origin((blob.digest for blob in wanted), repository)
+
+    def has(self, blob: Descriptor) -> bool:
+        """Ask the repository for a blob."""
+        with self._connecting(f"exporting cache to {self._reference}") as client:
+            return client.has_blob(self._reference, blob.digest)
+
+    def write(self, manifest: Descriptor, blobs: Sequence[Descriptor]) -> None:
+        """Push the cache."""
+        layers = [blob.digest for blob in blobs if is_layer(blob.media_type)]
+        with self._connecting(f"exporting cache to {self._reference}") as client:
+            push_cache(self._store, manifest, layers, self._reference, client)
+
+    def _at(self, digest: Digest | None) -> Reference:
+        return self._reference if digest is None else self._reference.with_digest(digest)
