@@ -229,7 +229,8 @@ class Build:
 
         locations = [source.location for source in self._request.cache_from]
         places = [(str(location), open_place(location, self._store, self._connecting)) for location in locations]
-        return ImportedCaches(places, self._store, self._warn)
+        platforms = self._request.platforms or (self._request.platform,)
+        return ImportedCaches(places, platforms, self._store, self._warn)
 
     def _export_caches(self) -> None:
         from builder.export.cache import CacheExporter  # noqa: PLC0415  only with --cache-to

@@ -67,21 +67,41 @@ def read_records(data: bytes, layers: Sequence[Descriptor], *, subject: str) -> 
     fields = Fields(decode_json(data, subject=subject), subject=subject)
     if fields.take_integer("version") != VERSION:
         raise fields.error("version", f"expected {VERSION}")
-    known = {
-        layer.digest: Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
-        for layer in layers
-        if is_layer(layer.media_type) and not is_nondistributable(layer.media_type)
-    }
+    known = stored_layers(layers)
     return tuple(
         _read_record(Fields(value, subject=subject, path=path), known) for path, value in fields.take_values("records")
     )
 
 
-def _read_record(fields: Fields, layers: Mapping[Digest, Descriptor]) -> CachedLayer:
-    key, created = fields.require_text("key"), fields.require_text("created")
+def stored_layers(layers: Iterable[Descriptor]) -> dict[Digest, Descriptor]:
+    """Give, by digest, those of some descriptors that are layers a registry keeps, reduced to what names them."""
+    return {
+        layer.digest: Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
+        for layer in layers
+        if is_layer(layer.media_type) and not is_nondistributable(layer.media_type)
+    }
+
+
+def read_key(fields: Fields) -> str:
+    """Take the key of a record.
+
+    Raises:
+        ManifestInvalidError: it is none.
+    """
+    key = fields.require_text("key")
     if not _KEY.fullmatch(key):
         raise fields.error("key", "expected 64 hex digits")
-    if not _TIME.fullmatch(created):
+    return key
+
+
+def read_time(text: str) -> str:
+    """Give a time of an image config as records have it; the empty text if it is not in UTC."""
+    return text if _TIME.fullmatch(text) else ""
+
+
+def _read_record(fields: Fields, layers: Mapping[Digest, Descriptor]) -> CachedLayer:
+    key, created = read_key(fields), fields.require_text("created")
+    if created != read_time(created):
         raise fields.error("created", "expected a time in UTC")
     blob = layers.get(fields.take_digest("layer"))
     if blob is None:

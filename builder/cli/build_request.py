@@ -80,6 +80,8 @@ def parse_build(
     network = parse_network(arguments.network)
     allow, grants = _parse_allow(arguments.allow, network)
     compression = _parse_compression(arguments, outputs)
+    build_args = _parse_build_args(arguments.build_arg, environment)
+    targets = _parse_cache_targets(arguments.cache_to, environment, compression)
     return BuildRequest(
         context=context,
         root=environment.root(arguments.root),
@@ -93,14 +95,15 @@ def parse_build(
         build_contexts=_parse_build_contexts(arguments.build_context, environment),
         git_environ=environment.variables,
         tags=tags,
-        build_args=_parse_build_args(arguments.build_arg, environment),
+        build_args=build_args,
         target=arguments.target or None,
         labels=_parse_pairs(arguments.label, "--label"),
         annotations=_parse_annotations(arguments.annotation),
         outputs=outputs,
         compression=compression,
         cache_from=_parse_cache_sources(arguments.cache_from, environment),
-        cache_to=_parse_cache_targets(arguments.cache_to, environment, compression),
+        cache_to=tuple(target for target in targets if target is not None),
+        inline_cache=None in targets or _wants_inline_cache(build_args),
         no_cache=arguments.no_cache,
         no_cache_stages=frozenset(name for text in arguments.no_cache_filter for name in _split_csv(text)),
         pull=arguments.pull,
@@ -130,12 +133,21 @@ def _parse_cache_sources(texts: Sequence[str], environment: Environment) -> tupl
 
 def _parse_cache_targets(
     texts: Sequence[str], environment: Environment, compression: Compression
-) -> tuple[CacheTarget, ...]:
+) -> tuple[CacheTarget | None, ...]:
+    """Return all `--cache-to`, None for one that is within the image."""
     if not texts:
         return ()
     from builder.cli.cache_options import parse_target  # noqa: PLC0415  (only with --cache-to)
 
     return tuple(parse_target(text, _split_csv(text), environment, compression) for text in texts)
+
+
+def _wants_inline_cache(build_args: Mapping[str, str]) -> bool:
+    """Tell whether the build argument of BuildKit asks for `type=inline`; what cannot be read counts as false, as there.
+
+    Source: docker/buildx, build/opt.go.
+    """
+    return SWITCH_VALUES.get(build_args.get("BUILDKIT_INLINE_CACHE", "").lower(), False)
 
 
 def _parse_secrets(texts: Sequence[str], environment: Environment) -> tuple[SecretSource, ...]:

@@ -32,8 +32,9 @@ _FORM: Final = ("mode", "ignore-error", "compression", "compression-level", "for
 _TARGET_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "local": ("dest", "tag", "image-manifest", *_FORM),
     "registry": ("ref", "registry.insecure", "image-manifest", *_FORM),
+    "inline": ("mode", "ignore-error"),
 }
-_LATER: Final = ("inline", "gha", "s3", "azblob")
+_LATER: Final = ("gha", "s3", "azblob")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
 
@@ -56,8 +57,10 @@ def parse_source(text: str, fields: Sequence[str], environment: Environment) -> 
     return (CacheSource(_parse_location(option, "src", text, type_, values, environment)),)
 
 
-def parse_target(text: str, fields: Sequence[str], environment: Environment, compression: Compression) -> CacheTarget:
-    """Return one `--cache-to`.
+def parse_target(
+    text: str, fields: Sequence[str], environment: Environment, compression: Compression
+) -> CacheTarget | None:
+    """Return one `--cache-to`, None for `type=inline`.
 
     Args:
         text: as given, for messages.
@@ -76,6 +79,13 @@ def parse_target(text: str, fields: Sequence[str], environment: Environment, com
     mode = values.get("mode", "min")
     if mode not in {"min", "max"}:
         raise UsageError(f"option {option}: unknown mode: `{mode}`", hint="use min or max")
+    if type_ == "inline":
+        if mode == "max":
+            hint = "use mode=min, or type=registry,mode=max"
+            raise UsageError(
+                f"option {option}: an image holds the cache of its own steps only, not mode=max", hint=hint
+            )
+        return None
     _check_form(option, values, compression)
     ignore_error = _parse_switch(option, "ignore-error", values)
     location = _parse_location(option, "dest", text, type_, values, environment)
@@ -112,6 +122,9 @@ def _parse_fields(
         raise UsageError(f"option {option}: a type= is missing: `{text}`", hint=f"use one of {', '.join(keys)}")
     if type_ in _LATER:
         raise UsageError(f"option {option}: type is not supported: `{type_}`", hint="use local or registry")
+    if type_ == "inline" and type_ not in keys:
+        hint = "name the image: type=registry,ref=IMAGE"
+        raise UsageError(f"option {option}: a cache within an image is imported from where the image is", hint=hint)
     if type_ not in keys:
         near = nearest(type_, keys)
         hint = f"did you mean {near}?" if near else f"use one of {', '.join(keys)}"

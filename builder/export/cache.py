@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from builder.cache.place import CachePlace
-    from builder.plan.graph import Vertex
+    from builder.plan.graph import Plan, Vertex
     from builder.plan.platforms import Plans
     from builder.request import BuildRequest, CacheTarget
+    from builder.solve.filesystem import FileSystem
     from builder.solve.solver import Solver
     from builder.store import Store
 
@@ -42,7 +43,8 @@ class CacheExporter:
         Raises:
             BuildError, RegistryError: it cannot be written.
         """
-        vertices = self._plans.vertices() if target.all_steps else tuple(self._result_vertices())
+        chains = (vertex for plan in self._plans.plans for vertex in _chain(plan))
+        vertices = self._plans.vertices() if target.all_steps else tuple(chains)
         records = [record for _, record in sorted({each.key: each for each in self._records(vertices)}.items())]
         layers = tuple({record.blob.digest: record.blob for record in records}.values())
         data = write_records(records)
@@ -55,14 +57,6 @@ class CacheExporter:
         descriptor = Descriptor(media_type=manifest.media_type, digest=stored.digest, size=stored.size)
         place.write(descriptor, (*layers, config))
 
-    def _result_vertices(self) -> Iterator[Vertex]:
-        """Give what the layers of the results come from."""
-        for plan in self._plans.plans:
-            vertex = plan.vertex
-            while vertex is not None:
-                yield vertex
-                vertex = vertex.parent
-
     def _records(self, vertices: tuple[Vertex, ...]) -> Iterator[CachedLayer]:
         made = self._solver.made()
         for vertex in vertices:
@@ -73,3 +67,29 @@ class CacheExporter:
             plain = Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size)
             for record in self._store.state.find_records(layer.diff_id, vertex.text):
                 yield CachedLayer(key=record.key, created=record.created, diff_id=layer.diff_id, blob=plain)
+
+
+def find_keys(plan: Plan, layers: FileSystem, solver: Solver, store: Store) -> Iterator[tuple[str, int]]:
+    """Give the keys of the steps that the layers of a result come from, each with the position of its layer.
+
+    Args:
+        plan: carried out.
+        layers: those of the image, base first; a layer whose times were rewritten answers no key.
+        solver: has carried it out.
+        store: has the records.
+    """
+    made = solver.made()
+    for vertex in _chain(plan):
+        layer = made.get(vertex.digest)
+        position = len(solver.result(vertex)) - 1
+        if layer is not None and layers[position].diff_id == layer.diff_id:
+            for record in store.state.find_records(layer.diff_id, vertex.text):
+                yield record.key, position
+
+
+def _chain(plan: Plan) -> Iterator[Vertex]:
+    """Give what the layers of a result come from, the last first."""
+    vertex = plan.vertex
+    while vertex is not None:
+        yield vertex
+        vertex = vertex.parent

@@ -158,7 +158,14 @@ class Exporter:
             descriptor_annotations=form.annotations_of("manifest-descriptor", plan.platform),
             docker_types=form.docker_types,
             epoch=None if plan.epoch is None else format_epoch(plan.epoch),
+            cache=self._inline_cache(plan, layers) if self._request.inline_cache else {},
         )
+
+    def _inline_cache(self, plan: Plan, layers: FileSystem) -> dict[str, object]:
+        from builder.cache.inline import inline_cache  # noqa: PLC0415  only with --cache-to type=inline
+        from builder.export.cache import find_keys  # noqa: PLC0415  as above
+
+        return inline_cache(find_keys(plan, layers, self._solver, self._store))
 
     def _stored(self, diff_id: Digest, base: Descriptor | None, form: ImageForm) -> Descriptor:
         """Find the stored form of a layer that an image of *form* is made of, or make it."""

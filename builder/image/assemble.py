@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from builder.cache.inline import drop_inline_cache
 from registry.content.image import Image
 from registry.oci.descriptor import Descriptor
 from registry.oci.image_config import History
@@ -58,6 +59,7 @@ def assemble_image(
     descriptor_annotations: Mapping[str, str] = MappingProxyType({}),
     docker_types: bool = False,
     epoch: str | None,
+    cache: Mapping[str, Any] = MappingProxyType({}),
 ) -> Image:
     """Write config and manifest of a solved plan to the store.
 
@@ -71,6 +73,7 @@ def assemble_image(
         descriptor_annotations: annotations of the descriptor that names the manifest.
         docker_types: write Docker's media types for manifest and config; *descriptors* have theirs already.
         epoch: RFC 3339 time that stands for the present in new history entries, or None.
+        cache: fields of the config that are a cache; one of the base is left out.
     """
     history = _history(plan, layers, made, epoch)
     config = replace(
@@ -78,6 +81,7 @@ def assemble_image(
         created=epoch or (history[-1].created if history else None),
         diff_ids=tuple(layer.diff_id for layer in layers),
         history=history,
+        extra={**drop_inline_cache(plan.config.extra), **cache},
     )
     stored = blobs.put(config.to_bytes())
     manifest = Manifest(

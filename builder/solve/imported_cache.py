@@ -12,16 +12,22 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.cache.document import CachedLayer, check_config, read_records
-from registry.content.image import verify_layer
-from registry.errors import BlobTooLargeError, ManifestInvalidError, RegistryError
+from builder.cache.inline import read_inline_cache
+from registry.content.image import choose_manifest, verify_layer
+from registry.errors import BlobTooLargeError, PlatformMissingError, RegistryError
+from registry.oci.image_config import ImageConfig
 from registry.oci.manifest import MAX_DOCUMENT_SIZE, Manifest
+from registry.oci.media_types import is_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from builder.cache.place import CachePlace
     from builder.store import Store
+    from registry.oci.descriptor import Descriptor
     from registry.oci.digest import Digest
+    from registry.oci.manifest import Index
+    from registry.oci.platform import Platform
 
 
 class _Cache(NamedTuple):
@@ -37,11 +43,19 @@ class ImportedCaches:
 
     Args:
         places: what messages call them and where they are; the first counts most.
+        platforms: those of the build; images for others are no caches of it.
         store: takes what is fetched.
         warn: is told what cannot be used, and why.
     """
 
-    def __init__(self, places: Sequence[tuple[str, CachePlace]], store: Store, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        places: Sequence[tuple[str, CachePlace]],
+        platforms: Sequence[Platform],
+        store: Store,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._platforms = platforms
         self._store = store
         self._warn = warn
         self._lock = threading.RLock()
@@ -76,17 +90,38 @@ class ImportedCaches:
             return not left
 
     def _read(self, name: str, place: CachePlace) -> dict[str, CachedLayer]:
+        """Read what a cache answers; in an index, which is of images, all that are for platforms of the build count."""
+        document = place.document()
+        manifests = [document] if isinstance(document, Manifest) else self._read_index(name, document, place)
+        return {record.key: record for manifest in manifests for record in self._read_manifest(name, manifest, place)}
+
+    def _read_index(self, name: str, index: Index, place: CachePlace) -> list[Manifest]:
+        chosen: dict[Digest, Descriptor] = {}
+        missing: PlatformMissingError | None = None
+        for platform in self._platforms:
+            try:
+                descriptor = choose_manifest(index, platform, subject=f"cache {name}")
+            except PlatformMissingError as error:
+                missing = error
+            else:
+                chosen[descriptor.digest] = descriptor
+        if not chosen and missing is not None:
+            raise missing
+        documents = [place.document(digest) for digest in chosen]
+        return [document for document in documents if isinstance(document, Manifest)]
+
+    def _read_manifest(self, name: str, manifest: Manifest, place: CachePlace) -> tuple[CachedLayer, ...]:
         subject = f"cache {name}"
-        manifest = place.document()
-        if not isinstance(manifest, Manifest):
-            raise ManifestInvalidError(subject=subject, path="", reason="an index is no cache of pybuild")
         config = manifest.config
-        check_config(config, subject=subject)
+        if not is_config(config.media_type):
+            check_config(config, subject=subject)
         if config.size > MAX_DOCUMENT_SIZE:
             raise BlobTooLargeError(config.digest, size=config.size, limit=MAX_DOCUMENT_SIZE)
         place.fetch([config])
         data = self._store.blobs.read_bytes(config.digest, limit=MAX_DOCUMENT_SIZE)
-        return {record.key: record for record in read_records(data, manifest.layers, subject=subject)}
+        if is_config(config.media_type):
+            return read_inline_cache(ImageConfig.from_bytes(data, subject=subject), manifest.layers, subject=subject)
+        return read_records(data, manifest.layers, subject=subject)
 
     def _fetch(self, place: CachePlace, layers: Sequence[CachedLayer]) -> None:
         missing: dict[Digest, CachedLayer] = {}

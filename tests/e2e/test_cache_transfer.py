@@ -57,6 +57,16 @@ def digest(pybuild: Pybuild, root: str) -> str:
     return json.loads(pybuild("inspect", "--root", root, "app").out)[0]["Descriptor"]["digest"]
 
 
+def pushed(name: str) -> tuple[str, ...]:
+    """Return the options that push the image, beside naming it."""
+    return "-o", "type=image", "-o", f"type=registry,name={name}"
+
+
+def diff_ids(pybuild: Pybuild, root: str) -> list[str]:
+    """Return the layers of the image that was built."""
+    return json.loads(pybuild("inspect", "--root", root, "app").out)[0]["RootFS"]["Layers"]
+
+
 def cached(done: Done) -> list[str]:
     """Return the steps that were found in a cache; FROM, which always is, is left out."""
     names = dict(re.findall(r"^(#\d+) (\[.*)$", done.err, re.MULTILINE))
@@ -98,6 +108,66 @@ def test_registry_cache_makes_the_same_image_elsewhere(with_busybox: Pybuild, co
 
     assert cached(done) == ALL
     assert digest(pybuild, "there") == digest(pybuild, "here")
+
+
+@pytest.mark.registry
+def test_cache_within_an_image_answers_its_steps(with_busybox: Pybuild, context: str, registry: str) -> None:
+    """The pushed image itself is the cache of the next build, which makes the same layers of it."""
+    pybuild = with_busybox
+    name = f"{registry}/team/app:1"
+    build(pybuild, "here", context, *pushed(name), "--cache-to", "type=inline")
+
+    done = build(pybuild, "there", context, "--cache-from", name, "--cache-to", "type=inline")
+
+    assert cached(done) == ALL[1:3]
+    assert "cannot be imported" not in done.err
+    assert diff_ids(pybuild, "there")[:-1] == diff_ids(pybuild, "here")[:-1]
+
+
+@pytest.mark.registry
+def test_cache_within_an_image_makes_the_same_image_again(with_busybox: Pybuild, registry: str) -> None:
+    """Where all steps are those of the result, all are found, for each platform of an index."""
+    pybuild = with_busybox
+    name = f"{registry}/team/app:1"
+    folder = pybuild.context({"Dockerfile": "FROM scratch\nCOPY file /a\nCOPY file /b\n", "file": "text"})
+    options = ("--platform", "linux/amd64,linux/arm64", "--cache-to", "type=inline")
+    build(pybuild, "here", folder, *pushed(name), *options)
+
+    done = build(pybuild, "there", folder, "--cache-from", name, *options)
+
+    assert len(cached(done)) == 2
+    assert digest(pybuild, "there") == digest(pybuild, "here")
+
+
+def test_cache_within_an_image_changes_nothing_but_the_config(with_busybox: Pybuild, context: str) -> None:
+    """Layers are the same with it; others show the image, and an image made from it has no cache of its base."""
+    pybuild = with_busybox
+    build(pybuild, "here", context)
+    plain = diff_ids(pybuild, "here")
+    build(pybuild, "here", context, "--cache-to", "type=inline")
+    derived = pybuild.context({"Dockerfile": "FROM app\nLABEL a=b\n"}, "derived")
+    pybuild("build", "--root", "here", "-t", "derived", derived)
+
+    configs = [
+        json.loads((pybuild.folder / "here/images/blobs/sha256" / image["Id"][7:]).read_text())
+        for image in json.loads(pybuild("inspect", "--root", "here", "app", "derived").out)
+    ]
+
+    assert diff_ids(pybuild, "here") == plain
+    assert [record["layer"] for record in configs[0]["vnd.pybuild.cache.v1"]["records"]] != []
+    assert "vnd.pybuild.cache.v1" not in configs[1]
+
+
+@pytest.mark.registry
+def test_image_without_a_cache_is_a_warning(with_busybox: Pybuild, context: str, registry: str) -> None:
+    """Who names an ordinary image as cache is told that it has none."""
+    pybuild = with_busybox
+    build(pybuild, "here", context, *pushed(f"{registry}/team/app:1"))
+
+    done = build(pybuild, "there", context, "--cache-from", f"{registry}/team/app:1")
+
+    assert cached(done) == []
+    assert "the image has no cache of pybuild in it" in done.err
 
 
 def test_smallest_cache_has_the_steps_of_the_result(with_busybox: Pybuild, context: str) -> None:

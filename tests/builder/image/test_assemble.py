@@ -110,6 +110,13 @@ def test_onbuild_leaves_no_history(assemble):
     assert image.config.on_build == ("RUN x",)
 
 
+def test_cache_within_a_base_is_not_handed_on(assemble):
+    """It answers the steps of the base; BuildKit's is dropped as well, everything else survives."""
+    extra = {"vnd.pybuild.cache.v1": {"version": 1}, "moby.buildkit.cache.v0": "W10=", "x": 1}
+
+    assert assemble("FROM b\nRUN x\n", base(1, extra=extra)).config.extra == {"x": 1}
+
+
 def test_arguments_in_scope_stand_before_the_command(assemble):
     """Each name stands once, where it was first declared, with its last value."""
     text = "FROM scratch\nARG a=1\nARG b=2\nARG a=3\nRUN x\n"
