@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, assert_never
 
 from builder.errors import BuildError
 from builder.request import CacheFolder, CacheRepository
-from builder.transfer import push_cache
+from builder.transfer import push_blobs
 from registry.content.copy import copy_blob
 from registry.content.layout import ImageLayout
 from registry.content.local import LocalBlobStore
 from registry.errors import NotFoundError
 from registry.oci.manifest import MAX_DOCUMENT_SIZE, parse_manifest
-from registry.oci.media_types import is_layer
 from registry.oci.reference import Reference, parse_reference
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from builder.request import CacheLocation
     from builder.store import Store
     from registry.client import RegistryClient
+    from registry.content.store import BlobStore
     from registry.oci.descriptor import Descriptor
     from registry.oci.digest import Digest
     from registry.oci.manifest import Index, Manifest
@@ -40,12 +40,12 @@ def open_place(location: CacheLocation, store: Store, connecting: Connecting) ->
 
     Args:
         location: of a cache.
-        store: takes what is fetched, and has what is written.
+        store: knows where blobs were seen.
         connecting: gives a client that shows its transfers as the named piece of work while a block runs.
     """
     match location:
         case CacheFolder():
-            return _Folder(location, store)
+            return _Folder(location)
         case CacheRepository():
             return _Repository(location.reference, store, connecting)
         case _:
@@ -55,10 +55,9 @@ def open_place(location: CacheLocation, store: Store, connecting: Connecting) ->
 class _Folder:
     """A cache in an OCI image layout on this machine."""
 
-    def __init__(self, location: CacheFolder, store: Store) -> None:
+    def __init__(self, location: CacheFolder) -> None:
         self._location = location
         self._name = _layout_name(location.digest or location.tag)
-        self._store = store
         self._blobs = LocalBlobStore(location.path, temporary=location.path)
 
     def document(self, digest: Digest | None = None) -> Manifest | Index:
@@ -74,26 +73,30 @@ class _Folder:
         data = self._blobs.read_bytes(digest, limit=MAX_DOCUMENT_SIZE)
         return parse_manifest(data, media_type, subject=f"manifest {digest}")
 
-    def fetch(self, blobs: Iterable[Descriptor]) -> None:
-        """Copy blobs into the store."""
+    def fetch(self, blobs: Iterable[Descriptor], store: BlobStore) -> None:
+        """Copy blobs into a store."""
         for blob in blobs:
             self._check(blob.digest)
-            copy_blob(self._blobs, self._store.blobs, blob.digest, size=blob.size)
+            copy_blob(self._blobs, store, blob.digest, size=blob.size)
 
     def has(self, blob: Descriptor) -> bool:
         """Look whether the layout has a blob."""
         return self._blobs.has(blob.digest)
 
-    def write(self, manifest: Descriptor, blobs: Sequence[Descriptor]) -> None:
-        """Copy a cache to the layout, which is made if it is missing."""
+    def put(self, blobs: Sequence[Descriptor], store: BlobStore) -> None:
+        """Copy blobs to the layout, whose folder is made if it is missing."""
         folder = self._location.path
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BuildError(f"cache cannot be written, {os.strerror(error.errno or 0)}: `{folder}`") from error
-        for blob in (*blobs, manifest):
-            copy_blob(self._store.blobs, self._blobs, blob.digest)
-        layout = ImageLayout(folder)
+        for blob in blobs:
+            copy_blob(store, self._blobs, blob.digest)
+
+    def name(self, manifest: Descriptor, store: BlobStore) -> None:
+        """Enter a manifest in the list of the layout, in place of the older one."""
+        self.put([manifest], store)
+        layout = ImageLayout(self._location.path)
         older = layout.find(self._name)
         layout.put(manifest, self._name)
         if older is not None and older.digest != manifest.digest:
@@ -123,11 +126,11 @@ class _Repository:
         with self._connecting(f"importing cache manifest from {self._reference}") as client:
             return client.fetch_manifest(self._at(digest)).document
 
-    def fetch(self, blobs: Iterable[Descriptor]) -> None:
-        """Pull blobs into the store."""
+    def fetch(self, blobs: Iterable[Descriptor], store: BlobStore) -> None:
+        """Pull blobs into a store."""
         wanted = tuple(blobs)
         with self._connecting(f"importing cache from {self._reference}") as client:
-            client.pull_blobs(self._reference, wanted, self._store.blobs)
+            client.pull_blobs(self._reference, wanted, store)
         repository = f"{self._reference.registry}/{self._reference.repository}"
         self._store.state.add_origin((blob.digest for blob in wanted), repository)
 
@@ -136,11 +139,15 @@ class _Repository:
         with self._connecting(f"exporting cache to {self._reference}") as client:
             return client.has_blob(self._reference, blob.digest)
 
-    def write(self, manifest: Descriptor, blobs: Sequence[Descriptor]) -> None:
-        """Push the cache."""
-        layers = [blob.digest for blob in blobs if is_layer(blob.media_type)]
+    def put(self, blobs: Sequence[Descriptor], store: BlobStore) -> None:
+        """Push blobs."""
         with self._connecting(f"exporting cache to {self._reference}") as client:
-            push_cache(self._store, manifest, layers, self._reference, client)
+            push_blobs(self._store, blobs, store, self._reference, client)
+
+    def name(self, manifest: Descriptor, store: BlobStore) -> None:
+        """Push a manifest."""
+        with self._connecting(f"exporting cache to {self._reference}") as client:
+            client.push_manifest(self._reference, manifest, store)
 
     def _at(self, digest: Digest | None) -> Reference:
         return self._reference if digest is None else self._reference.with_digest(digest)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from builder.cache.key import derive_key
 from builder.context.ignore import hides_source
 from builder.dockerfile.directives import SYNTAX_ARG
+from builder.dockerfile.mounts import CacheMount
 from builder.dockerfile.rules import CHECK_ARG, RULES, Linter, check_dockerfile, rule_url
 from builder.dockerfile.stages import parse_dockerfile
 from builder.errors import BaseImageError, BuildError
@@ -101,6 +102,7 @@ class Build:
         self._context = self._sources.open_context()
         self._plans = self._plan(parse_dockerfile(self._context.dockerfile, syntax=request.build_args.get(SYNTAX_ARG)))
         self._devices = self._open_devices()
+        self._imported = self._import_caches()
         self._solver = Solver(
             self._plans,
             store,
@@ -112,7 +114,7 @@ class Build:
             named=self._sources.named,
             network=self._sources.network,
             devices=self._devices,
-            imported=self._import_caches(),
+            imported=self._imported,
             wants_all_layers=any(target.all_steps for target in request.cache_to),
         )
         self._exporter = Exporter(request, self._plans, self._solver, store, exporting=self._exporting, push=self._push)
@@ -127,7 +129,8 @@ class Build:
             check_emulation(left, self._request.build_platform)
             if self._devices is not None:
                 self._devices.check(left)
-        return steps_left or any(output.type in LOCAL_OUTPUTS for output in self._request.outputs)
+        reads_files = any(output.type in LOCAL_OUTPUTS for output in self._request.outputs) or self._exports_mounts()
+        return steps_left or reads_files
 
     def finish(self, zygote: Zygote | None) -> BuildResult:
         """Carry out what is left, assemble the image, write the outputs.
@@ -225,17 +228,33 @@ class Build:
         if not self._request.cache_from or self._survey is not None:
             return None
         from builder.cache_places import open_place  # noqa: PLC0415  only with --cache-from
-        from builder.solve.imported_cache import ImportedCaches  # noqa: PLC0415  as above
+        from builder.solve.imported_cache import ImportedCaches, OpenedSource  # noqa: PLC0415  as above
 
-        locations = [source.location for source in self._request.cache_from]
-        places = [(str(location), open_place(location, self._store, self._connecting)) for location in locations]
+        places = [
+            OpenedSource(
+                str(source.location), open_place(source.location, self._store, self._connecting), source.mounts
+            )
+            for source in self._request.cache_from
+        ]
         platforms = self._request.platforms or (self._request.platform,)
         return ImportedCaches(places, platforms, self._store, self._warn)
+
+    def _exports_mounts(self) -> bool:
+        """Tell whether contents of cache mounts have to be read, which may belong to ids of the namespace."""
+        if not any(target.mounts for target in self._request.cache_to):
+            return False
+        from builder.solve.cache_mounts import cache_mounts  # noqa: PLC0415  only with mounts=true
+
+        ops = [vertex.op for vertex in self._plans.vertices() if isinstance(vertex.op, RunCommand)]
+        has_any = any(isinstance(planned.mount, CacheMount) for op in ops for planned in op.mounts)
+        return has_any and bool(cache_mounts(self._store.root))
 
     def _export_caches(self) -> None:
         from builder.export.cache import CacheExporter  # noqa: PLC0415  only with --cache-to
 
-        exporter = CacheExporter(self._request, self._plans, self._solver, self._store)
+        exporter = CacheExporter(
+            self._request, self._plans, self._solver, self._store, imported=self._imported, warn=self._warn
+        )
         for target in self._request.cache_to:
             try:
                 self._export_cache(exporter, target)

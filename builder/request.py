@@ -102,21 +102,24 @@ CacheLocation = CacheFolder | CacheRepository
 
 
 class CacheSource(NamedTuple):
-    """One `--cache-from`."""
+    """One `--cache-from`; *mounts* begins cache mounts with what it has of them."""
 
     location: CacheLocation
+    mounts: bool = True
 
 
 class CacheTarget(NamedTuple):
     """One `--cache-to`, but `type=inline`.
 
     *all_steps* takes the layers of all steps (mode=max), not only of the result; *ignore_error* makes an error a
-    warning.
+    warning; *mounts* takes the contents of cache mounts, those with no more than *mounts_limit* bytes each if it is given.
     """
 
     location: CacheLocation
     all_steps: bool = False
     ignore_error: bool = False
+    mounts: bool = False
+    mounts_limit: int | None = None
 
 
 class OutputType(Enum):

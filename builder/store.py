@@ -79,6 +79,11 @@ class Store:
 
         return Snapshots(self.root / "snapshots", self.temporary)
 
+    @cached_property
+    def passing_blobs(self) -> LocalBlobStore:
+        """Blobs that are gone when this process is: on their way to or from somewhere else."""
+        return LocalBlobStore(self.temporary / "passing", temporary=self.temporary)
+
     def copy_snapshots(self) -> None:
         """Show the unpacked layers by copies from now on, for places where overlay cannot be mounted."""
         from runtime.snapshots.copies import CopiedSnapshots  # noqa: PLC0415  as above

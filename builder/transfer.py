@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from builder.store import Store
     from registry.client import RegistryClient
     from registry.content.image import Image
+    from registry.content.store import BlobStore
     from registry.oci.descriptor import Descriptor
     from registry.oci.digest import Digest
     from registry.oci.platform import Platform
@@ -55,16 +56,17 @@ def push_image(store: Store, image: Descriptor, reference: Reference, client: Re
     return pushed
 
 
-def push_cache(
-    store: Store, manifest: Descriptor, layers: Sequence[Digest], reference: Reference, client: RegistryClient
+def push_blobs(
+    store: Store, blobs: Sequence[Descriptor], source: BlobStore, reference: Reference, client: RegistryClient
 ) -> None:
-    """Bring an exported cache to its registry, as `push_image` does an image.
+    """Bring blobs of *source* to a repository ahead of their manifest, as `push_image` does those of an image.
 
     Raises:
-        RegistryError: it cannot be brought there.
+        RegistryError: they cannot be brought there.
     """
-    client.push(manifest, reference, store.blobs, mount_from=_mount_sources(store, layers, reference))
-    store.state.add_origin(layers, f"{reference.registry}/{reference.repository}")
+    digests = [blob.digest for blob in blobs]
+    client.push_blobs(reference, blobs, source, mount_from=_mount_sources(store, digests, reference))
+    store.state.add_origin(digests, f"{reference.registry}/{reference.repository}")
 
 
 def _mount_sources(store: Store, layers: Sequence[Digest], reference: Reference) -> dict[Digest, str]:

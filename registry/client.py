@@ -27,10 +27,11 @@ from registry.errors import (
     UnreachableError,
 )
 from registry.hosts import Endpoint
+from registry.oci.manifest import MAX_DOCUMENT_SIZE
 from registry.oci.media_types import is_index
 from registry.oci.reference import DEFAULT_NAMESPACE, DEFAULT_REGISTRY
 from registry.pull import choose_remote, pull_blobs, pull_image
-from registry.push import push_image
+from registry.push import push_blobs, push_image
 from registry.transfer import Cancellation
 from registry.transport import Transport
 
@@ -175,6 +176,37 @@ class RegistryClient:
         """
         with self._open(self._settings.push_endpoint(reference), self._authenticator) as repository:
             return repository.has_blob(digest)
+
+    def push_blobs(
+        self,
+        reference: Reference,
+        blobs: Iterable[Descriptor],
+        store: BlobStore,
+        *,
+        mount_from: Mapping[Digest, str] | None = None,
+    ) -> None:
+        """Send blobs to a repository, for a manifest that is still to come; `push` says the rest.
+
+        Args:
+            reference: the repository; its tag and digest do not count.
+            blobs: what is sent, unless the repository has it.
+            store: has them.
+            mount_from: as of `push`.
+        """
+        with self._open(self._settings.push_endpoint(reference), self._authenticator) as repository:
+            push_blobs(repository, blobs, store, mount_from=mount_from or {}, progress=self._tell)
+
+    def push_manifest(self, reference: Reference, manifest: Descriptor, store: BlobStore) -> None:
+        """Name a manifest whose blobs are in the repository already.
+
+        Raises:
+            BlobMissingError: the store lacks the manifest.
+            RegistryError: as `resolve`.
+        """
+        data = store.read_bytes(manifest.digest, limit=MAX_DOCUMENT_SIZE)
+        with self._open(self._settings.push_endpoint(reference), self._authenticator) as repository:
+            name = reference.tag or _remote_name(reference)
+            repository.put_manifest(name, data, media_type=manifest.media_type, digest=manifest.digest)
 
     def push(
         self,

@@ -27,7 +27,7 @@ from registry.transfer import PROGRESS_STEP, ProgressSink, TransferProgress, run
 from registry.transport import Upload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from registry.content.store import BlobStore
     from registry.endpoints import Repository
@@ -65,14 +65,26 @@ def push_image(
     documents: dict[Digest, tuple[Descriptor, bytes]] = {}
     blobs: dict[Digest, Descriptor] = {}
     _collect(descriptor, store, documents, blobs, depth=0)
-    run_parallel(
-        [partial(_push_blob, repository, blob, store, mount_from, progress) for blob in blobs.values()],
-        workers=PARALLEL_BLOBS,
-        cancellation=repository.connection.cancellation,
-    )
+    push_blobs(repository, blobs.values(), store, mount_from=mount_from, progress=progress)
     for child, data in documents.values():
         target = name if child.digest == descriptor.digest else child.digest
         repository.put_manifest(target, data, media_type=child.media_type, digest=child.digest)
+
+
+def push_blobs(
+    repository: Repository,
+    blobs: Iterable[Descriptor],
+    store: BlobStore,
+    *,
+    mount_from: Mapping[Digest, str],
+    progress: ProgressSink,
+) -> None:
+    """Push blobs, several at a time; those that the repository has are not sent. The rest is as for `push_image`."""
+    run_parallel(
+        [partial(_push_blob, repository, blob, store, mount_from, progress) for blob in blobs],
+        workers=PARALLEL_BLOBS,
+        cancellation=repository.connection.cancellation,
+    )
 
 
 def _collect(

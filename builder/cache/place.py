@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from registry.content.store import BlobStore
     from registry.oci.descriptor import Descriptor
     from registry.oci.digest import Digest
     from registry.oci.manifest import Index, Manifest
@@ -27,8 +28,8 @@ class CachePlace(Protocol):
         """
         ...
 
-    def fetch(self, blobs: Iterable[Descriptor]) -> None:
-        """Bring blobs into the store, verified by digest and size; those it has already are not fetched.
+    def fetch(self, blobs: Iterable[Descriptor], store: BlobStore) -> None:
+        """Bring blobs into a store, verified by digest and size; those it has already are not fetched.
 
         Raises:
             RegistryError, OSError: one cannot be had.
@@ -36,21 +37,25 @@ class CachePlace(Protocol):
         ...
 
     def has(self, blob: Descriptor) -> bool:
-        """Tell whether `write` would find a blob there.
+        """Tell whether the place has a blob already.
 
         Raises:
-            RegistryError: the place cannot be asked.
+            RegistryError: it cannot be asked.
         """
         ...
 
-    def write(self, manifest: Descriptor, blobs: Sequence[Descriptor]) -> None:
-        """Put a manifest under the name of the place; an older one is replaced, and its blobs stay.
-
-        Args:
-            manifest: in the store.
-            blobs: its config and layers; in the store, unless the place has them.
+    def put(self, blobs: Sequence[Descriptor], store: BlobStore) -> None:
+        """Bring blobs of a store there; those the place has already are left alone.
 
         Raises:
-            BuildError, RegistryError: it cannot be written; the older one is as it was.
+            BuildError, RegistryError: one cannot be brought there.
+        """
+        ...
+
+    def name(self, manifest: Descriptor, store: BlobStore) -> None:
+        """Put a manifest, whose blobs are there, under the name of the place; an older one is replaced at once.
+
+        Raises:
+            BuildError, RegistryError: it cannot be; the older one is as it was.
         """
         ...

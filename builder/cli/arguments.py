@@ -396,8 +396,8 @@ def _build_parser() -> Parser:
         "--cache-to",
         metavar="DEST",
         help="Export the cache: a name, type=registry,ref=NAME, type=local,dest=DIR[,tag=TAG], or type=inline for one "
-        "within the image; mode=max takes the steps of all stages, min (default) those of the result; ignore-error=true "
-        "lets the build go on",
+        "within the image; mode=max takes the steps of all stages, min (default) those of the result; mounts=true takes "
+        "cache mounts along; ignore-error=true lets the build go on",
     )
     cache.add_argument("--pull", action="store_true", help="Ask the registry for newer base images")
     _add_insecure(cache)

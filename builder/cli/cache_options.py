@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from builder.cli.arguments import SWITCH_VALUES
+from builder.cli.units import parse_size
 from builder.dockerfile.suggest import nearest
 from builder.errors import UsageError
 from builder.request import CacheFolder, CacheRepository, CacheSource, CacheTarget
@@ -25,13 +26,22 @@ if TYPE_CHECKING:
     from registry.oci.reference import Reference
 
 _SOURCE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "local": ("src", "tag", "digest"),
-    "registry": ("ref", "registry.insecure"),
+    "local": ("src", "tag", "digest", "mounts"),
+    "registry": ("ref", "registry.insecure", "mounts"),
 }
-_FORM: Final = ("mode", "ignore-error", "compression", "compression-level", "force-compression", "oci-mediatypes")
+_CONTENT: Final = (
+    "mounts",
+    "mounts-max-size",
+    "mode",
+    "ignore-error",
+    "compression",
+    "compression-level",
+    "force-compression",
+    "oci-mediatypes",
+)
 _TARGET_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "local": ("dest", "tag", "image-manifest", *_FORM),
-    "registry": ("ref", "registry.insecure", "image-manifest", *_FORM),
+    "local": ("dest", "tag", "image-manifest", *_CONTENT),
+    "registry": ("ref", "registry.insecure", "image-manifest", *_CONTENT),
     "inline": ("mode", "ignore-error"),
 }
 _LATER: Final = ("gha", "s3", "azblob")
@@ -54,7 +64,8 @@ def parse_source(text: str, fields: Sequence[str], environment: Environment) -> 
     if fields and not any("=" in field for field in fields):
         return tuple(CacheSource(CacheRepository(parse_reference(field))) for field in fields)
     type_, values = _parse_fields(option, text, fields, _SOURCE_KEYS)
-    return (CacheSource(_parse_location(option, "src", text, type_, values, environment)),)
+    location = _parse_location(option, "src", text, type_, values, environment)
+    return (CacheSource(location, mounts=_parse_switch(option, "mounts", values, default="true")),)
 
 
 def parse_target(
@@ -91,7 +102,14 @@ def parse_target(
     location = _parse_location(option, "dest", text, type_, values, environment)
     if isinstance(location, CacheRepository) and location.reference.digest is not None:
         raise UsageError(f"option {option}: a cache cannot be named by digest: `{location}`", hint="use a tag")
-    return CacheTarget(location, all_steps=mode == "max", ignore_error=ignore_error)
+    largest = values.get("mounts-max-size")
+    return CacheTarget(
+        location,
+        all_steps=mode == "max",
+        ignore_error=ignore_error,
+        mounts=_parse_switch(option, "mounts", values),
+        mounts_limit=None if largest is None else parse_size(largest, option=f"{option}: mounts-max-size"),
+    )
 
 
 def _parse_location(

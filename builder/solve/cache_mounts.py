@@ -20,21 +20,72 @@ import fcntl
 import os
 import secrets
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from builder.cache.key import derive_key
+from builder.dockerfile.mounts import CacheMount
 from builder.errors import BuildError
+from builder.solve.filesystem import snapshot_name
 from builder.store import remove_folder
+from runtime.ownership import Owners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from builder.cache.key import Ingredient
     from builder.dockerfile.mounts import Sharing
+    from builder.plan.graph import RunCommand
+    from builder.solve.filesystem import FileSystem
 
 FOLDER = "mounts"
 """Name of the folder of caches in the store."""
 
 _RETRY_SECONDS = 0.05
+
+
+class PlannedCache(NamedTuple):
+    """A cache mount with what makes its cache another one: namespace and seed, None for an empty beginning."""
+
+    mount: CacheMount
+    namespace: str
+    seed: FileSystem | None
+
+    @property
+    def id(self) -> str:
+        """What people call it."""
+        return self.mount.id or self.mount.target
+
+    @property
+    def has_own_mode(self) -> bool:
+        """Whether mode or owner are given and count, which they do not for a part of a seed."""
+        given = (self.mount.mode, self.mount.uid, self.mount.gid) != (None, None, None)
+        return given and not self.mount.source.strip("/")
+
+    @property
+    def key(self) -> str:
+        """The key of its cache in the store, as seen from this namespace."""
+        # What was made under another map of ids has owners that do not exist here.
+        form = (("owners", "recorded"),) if Owners.here().recorded else ()
+        return derive_key((*self._ingredients(), *form))
+
+    @property
+    def moved_key(self) -> str:
+        """The key of its content in an exported cache, which has true owners."""
+        return derive_key((("moved", "cache mount"), *self._ingredients()))
+
+    def _ingredients(self) -> tuple[Ingredient, ...]:
+        seed = "" if self.seed is None else f"{snapshot_name(self.seed) if self.seed else ''}:{self.mount.source}"
+        owner = f"{self.mount.mode}:{self.mount.uid}:{self.mount.gid}" if self.has_own_mode else ""
+        return ("namespace", self.namespace), ("id", self.id), ("seed", seed), ("owner", owner)
+
+
+def planned_caches(op: RunCommand, sources: Sequence[FileSystem]) -> Iterator[PlannedCache]:
+    """Give the cache mounts of a command, in their order; *sources* are the file systems its mounts read from."""
+    for planned in op.mounts:
+        if isinstance(planned.mount, CacheMount):
+            seed = None if planned.source is None else sources[planned.source]
+            yield PlannedCache(planned.mount, planned.namespace, seed)
 
 
 class CacheMounts:
@@ -80,6 +131,30 @@ class CacheMounts:
                     (folder / "id").write_text(name, encoding="utf-8", errors="surrogateescape")
                     self._make(tree, fill)
             yield tree
+        finally:
+            os.close(lock)
+
+    @contextlib.contextmanager
+    def read(self, key: str) -> Iterator[Path | None]:
+        """Give the first tree of a cache for reading, None if there is none. Those who share it may change it meanwhile.
+
+        Raises:
+            BuildError: somebody has it alone now.
+            OSError: it cannot be opened.
+        """
+        folder = self._folder / key
+        try:
+            lock = os.open(folder / "lock-0", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BuildError("another build has it for itself") from None
+            tree = folder / "tree-0"
+            yield tree if tree.exists() else None
         finally:
             os.close(lock)
 

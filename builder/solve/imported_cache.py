@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from builder.cache.document import CachedLayer, check_config, read_records
+from builder.cache.document import CachedLayer, CachedMount, ExportedCache, check_config
 from builder.cache.inline import read_inline_cache
 from registry.content.image import choose_manifest, verify_layer
 from registry.errors import BlobTooLargeError, PlatformMissingError, RegistryError
@@ -24,25 +24,35 @@ if TYPE_CHECKING:
 
     from builder.cache.place import CachePlace
     from builder.store import Store
+    from registry.content.local import LocalBlobStore
     from registry.oci.descriptor import Descriptor
     from registry.oci.digest import Digest
     from registry.oci.manifest import Index
     from registry.oci.platform import Platform
 
 
+class OpenedSource(NamedTuple):
+    """One `--cache-from`: what messages call it, where it is, whether what it has of cache mounts is wanted."""
+
+    name: str
+    place: CachePlace
+    wants_mounts: bool
+
+
 class _Cache(NamedTuple):
-    """One cache: what messages call it, where it is, and what it answers by key."""
+    """One cache: what messages call it, where it is, what it answers by key, and the contents of mounts by theirs."""
 
     name: str
     place: CachePlace
     records: dict[str, CachedLayer]
+    mounts: dict[str, CachedMount]
 
 
 class ImportedCaches:
     """The caches that a build imports. Used from many threads.
 
     Args:
-        places: what messages call them and where they are; the first counts most.
+        places: where they are; the first counts most.
         platforms: those of the build; images for others are no caches of it.
         store: takes what is fetched.
         warn: is told what cannot be used, and why.
@@ -50,7 +60,7 @@ class ImportedCaches:
 
     def __init__(
         self,
-        places: Sequence[tuple[str, CachePlace]],
+        places: Sequence[OpenedSource],
         platforms: Sequence[Platform],
         store: Store,
         warn: Callable[[str], None],
@@ -60,11 +70,15 @@ class ImportedCaches:
         self._warn = warn
         self._lock = threading.RLock()
         self._caches: list[_Cache] = []
-        for name, place in places:
+        for name, place, wants_mounts in places:
             try:
-                self._caches.append(_Cache(name, place, self._read(name, place)))
+                parts = self._read(name, place)
             except (RegistryError, OSError) as error:
                 self._tell(name, error)
+            else:
+                records = {record.key: record for part in parts for record in part.records}
+                mounts = {mount.key: mount for part in parts for mount in part.mounts if wants_mounts}
+                self._caches.append(_Cache(name, place, records, mounts))
 
     def find(self, key: str) -> CachedLayer | None:
         """Look a key up; the layer need not be in the store."""
@@ -89,11 +103,38 @@ class ImportedCaches:
                     return False
             return not left
 
-    def _read(self, name: str, place: CachePlace) -> dict[str, CachedLayer]:
+    def find_mount(self, key: str) -> CachedMount | None:
+        """Look up what a cache mount held elsewhere."""
+        with self._lock:
+            return next((cache.mounts[key] for cache in self._caches if key in cache.mounts), None)
+
+    def fetch_mount(self, mount: CachedMount) -> LocalBlobStore | None:
+        """Fetch the content of a cache mount; return where it is for now, None if it cannot be had and is forgotten."""
+        with self._lock:
+            cache = next((cache for cache in self._caches if cache.mounts.get(mount.key) == mount), None)
+            if cache is None:
+                return None
+            try:
+                cache.place.fetch([mount.blob], self._store.passing_blobs)
+            except (RegistryError, OSError) as error:
+                self.drop_mount(mount, f"what a cache mount held cannot be had, {_reason(error)}")
+                return None
+            return self._store.passing_blobs
+
+    def drop_mount(self, mount: CachedMount, reason: str) -> None:
+        """Forget the content of a cache mount, and tell why."""
+        with self._lock:
+            for cache in self._caches:
+                if cache.mounts.get(mount.key) == mount:
+                    del cache.mounts[mount.key]
+                    self._warn(f"cache `{cache.name}`: {reason}")
+                    return
+
+    def _read(self, name: str, place: CachePlace) -> list[ExportedCache]:
         """Read what a cache answers; in an index, which is of images, all that are for platforms of the build count."""
         document = place.document()
         manifests = [document] if isinstance(document, Manifest) else self._read_index(name, document, place)
-        return {record.key: record for manifest in manifests for record in self._read_manifest(name, manifest, place)}
+        return [self._read_manifest(name, manifest, place) for manifest in manifests]
 
     def _read_index(self, name: str, index: Index, place: CachePlace) -> list[Manifest]:
         chosen: dict[Digest, Descriptor] = {}
@@ -110,18 +151,19 @@ class ImportedCaches:
         documents = [place.document(digest) for digest in chosen]
         return [document for document in documents if isinstance(document, Manifest)]
 
-    def _read_manifest(self, name: str, manifest: Manifest, place: CachePlace) -> tuple[CachedLayer, ...]:
+    def _read_manifest(self, name: str, manifest: Manifest, place: CachePlace) -> ExportedCache:
         subject = f"cache {name}"
         config = manifest.config
         if not is_config(config.media_type):
             check_config(config, subject=subject)
         if config.size > MAX_DOCUMENT_SIZE:
             raise BlobTooLargeError(config.digest, size=config.size, limit=MAX_DOCUMENT_SIZE)
-        place.fetch([config])
+        place.fetch([config], self._store.blobs)
         data = self._store.blobs.read_bytes(config.digest, limit=MAX_DOCUMENT_SIZE)
         if is_config(config.media_type):
-            return read_inline_cache(ImageConfig.from_bytes(data, subject=subject), manifest.layers, subject=subject)
-        return read_records(data, manifest.layers, subject=subject)
+            image = ImageConfig.from_bytes(data, subject=subject)
+            return ExportedCache(records=read_inline_cache(image, manifest.layers, subject=subject))
+        return ExportedCache.from_bytes(data, manifest.layers, subject=subject)
 
     def _fetch(self, place: CachePlace, layers: Sequence[CachedLayer]) -> None:
         missing: dict[Digest, CachedLayer] = {}
@@ -131,11 +173,14 @@ class ImportedCaches:
                 missing[layer.diff_id] = layer
         if not missing:
             return
-        place.fetch(layer.blob for layer in missing.values())
+        place.fetch([layer.blob for layer in missing.values()], self._store.blobs)
         for diff_id, layer in missing.items():
             verify_layer(self._store.blobs, layer.blob, diff_id)
             self._store.state.put_blob(diff_id, layer.blob)
 
     def _tell(self, name: str, error: RegistryError | OSError) -> None:
-        reason = error.message if isinstance(error, RegistryError) else str(error.strerror)
-        self._warn(f"cache `{name}` cannot be imported and is not used, {reason}")
+        self._warn(f"cache `{name}` cannot be imported and is not used, {_reason(error)}")
+
+
+def _reason(error: RegistryError | OSError) -> str:
+    return error.message if isinstance(error, RegistryError) else str(error.strerror)

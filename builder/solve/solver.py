@@ -471,6 +471,7 @@ class Solver:
                     self._ssh,
                     is_canceled=lambda: self._canceled,
                     can_mount=zygote.isolation == "namespaces",
+                    imported=self._imported,
                 )
             mounts = self._mounts
         with mounts.prepared(vertex, op, [self.result(source) for source in vertex.sources]) as ready:

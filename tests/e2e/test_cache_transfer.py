@@ -325,3 +325,159 @@ def test_exported_cache_holds_no_texts_of_steps(with_busybox: Pybuild) -> None:
 
     assert any(b"records" in data for data in documents)
     assert not any(b"hunter2" in data or b"true" in data for data in documents)
+
+
+MOUNTED = """\
+FROM busybox
+RUN --mount=type=cache,id=c,target=/c,uid=7,mode=0750 {command}
+"""
+FILL = "mkdir /c/sub; echo kept > /c/sub/file; chown 5:6 /c/sub/file; chmod 600 /c/sub/file; ln -s /etc/passwd /c/link"
+SHOW = "stat -c '%u:%g %a %n' /c /c/sub/file; cat /c/sub/file; readlink /c/link"
+SHOWN = ["7:0 750 /c", "5:6 600 /c/sub/file", "kept", "/etc/passwd"]
+
+
+def shown(done: Done) -> list[str]:
+    """Return what a step wrote."""
+    return re.findall(r"^#\d+ \d+\.\d+ (.*)$", done.err, re.MULTILINE)
+
+
+def mounted(pybuild: Pybuild, command: str) -> str:
+    """Return a context with one step that has a cache mount."""
+    return pybuild.context({"Dockerfile": MOUNTED.format(command=command)})
+
+
+def test_content_of_a_cache_mount_is_there_elsewhere(pybuild_of_each: Pybuild, busybox_archive: Path) -> None:
+    """A step of a build on an empty store finds what the mount held, with owners and modes, with sub-ids and without."""
+    pybuild = pybuild_of_each
+    pybuild("import", str(busybox_archive), "busybox")
+    build(pybuild, "here", mounted(pybuild, FILL), "--cache-to", "type=local,dest=d,mounts=true")
+
+    done = build(pybuild, "there", mounted(pybuild, SHOW), "--cache-from", "type=local,src=d")
+
+    assert shown(done) == SHOWN
+
+
+def test_content_of_a_cache_mount_fits_every_map_of_ids(with_busybox: Pybuild) -> None:
+    """What was written with sub-ids has its owners where there is one id."""
+    pybuild = with_busybox
+    build(pybuild, "here", mounted(pybuild, FILL), "--cache-to", "type=local,dest=d,mounts=true")
+
+    done = build(
+        pybuild, "there", mounted(pybuild, SHOW), "--cache-from", "type=local,src=d", "--isolation", "single-id"
+    )
+
+    assert shown(done) == SHOWN
+
+
+def test_cache_mount_that_exists_is_left_alone(with_busybox: Pybuild) -> None:
+    """An import never replaces what is here."""
+    pybuild = with_busybox
+    build(pybuild, "here", mounted(pybuild, FILL), "--cache-to", "type=local,dest=d,mounts=true")
+    build(pybuild, "there", mounted(pybuild, "echo own > /c/own"))
+
+    done = build(pybuild, "there", mounted(pybuild, "ls /c"), "--cache-from", "type=local,src=d")
+
+    assert shown(done) == ["own"]
+
+
+@pytest.mark.parametrize(
+    ("to", "source", "options"),
+    [("mounts=false", "", ()), ("mounts=true", ",mounts=false", ()), ("mounts=true", "", ("--no-cache",))],
+    ids=["not exported", "not wanted", "no cache"],
+)
+def test_cache_mount_begins_empty_where_content_is_not_asked_for(
+    with_busybox: Pybuild, to: str, source: str, options: tuple[str, ...]
+) -> None:
+    """Contents are exported on demand, and can be left out on import."""
+    pybuild = with_busybox
+    build(pybuild, "here", mounted(pybuild, FILL), "--cache-to", f"type=local,dest=d,{to}")
+
+    done = build(
+        pybuild, "there", mounted(pybuild, "ls /c | wc -l"), "--cache-from", f"type=local,src=d{source}", *options
+    )
+
+    assert shown(done) == ["0"]
+
+
+@pytest.mark.registry
+def test_content_of_a_cache_mount_survives_a_build_that_is_cached(with_busybox: Pybuild, registry: str) -> None:
+    """A run in between, which needs the mount for nothing and never has it, hands on what it was given."""
+    pybuild = with_busybox
+    name = f"{registry}/team/cache:1"
+    build(pybuild, "here", mounted(pybuild, FILL), "--cache-to", f"type=registry,ref={name},mounts=true")
+    between = build(
+        pybuild,
+        "between",
+        mounted(pybuild, FILL),
+        *("--cache-from", name, "--cache-to", f"type=registry,ref={name},mounts=true"),
+        *("--cache-to", "type=local,dest=d,mounts=true"),
+    )
+
+    from_registry = build(pybuild, "one", mounted(pybuild, SHOW), "--cache-from", name)
+    from_folder = build(pybuild, "two", mounted(pybuild, SHOW), "--cache-from", "type=local,src=d")
+
+    assert len(cached(between)) == 1
+    assert not list((pybuild.folder / "between").glob("mounts/*"))
+    assert shown(from_registry) == shown(from_folder) == SHOWN
+
+
+def test_content_of_a_cache_mount_is_exported_by_a_build_that_is_cached(with_busybox: Pybuild) -> None:
+    """A build that runs nothing exports what is in its store, and the same content is the same blob again."""
+    pybuild = with_busybox
+    build(pybuild, "here", mounted(pybuild, FILL), "--cache-to", "type=local,dest=d,mounts=true")
+
+    done = build(pybuild, "here", mounted(pybuild, FILL), "--cache-to", "type=local,dest=e,mounts=true")
+
+    assert len(cached(done)) == 1
+    assert {path.name for path in (pybuild.folder / "e").rglob("*")} == {
+        path.name for path in (pybuild.folder / "d").rglob("*")
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "extra", "reason"),
+    [
+        ("dd if=/dev/zero of=/c/big bs=1024 count=2048", ",mounts-max-size=1m", "it is larger than 1048576 bytes"),
+        ("touch /c/.wh.name", "", "a name that begins with .wh."),
+    ],
+)
+def test_cache_mount_that_cannot_be_exported_is_a_warning(
+    with_busybox: Pybuild, command: str, extra: str, reason: str
+) -> None:
+    """The cache is exported without it."""
+    pybuild = with_busybox
+    done = build(pybuild, "here", mounted(pybuild, command), "--cache-to", f"type=local,dest=d,mounts=true{extra}")
+
+    again = build(pybuild, "there", mounted(pybuild, command), "--cache-from", "type=local,src=d")
+
+    assert f"cache mount `c` is not exported as it is, {reason}" in done.err
+    assert len(cached(again)) == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other bytes", "other diff_id"])
+def test_content_of_a_cache_mount_that_is_broken_is_a_warning(with_busybox: Pybuild, damage: str) -> None:
+    """The mount begins empty, and with its own owner and mode, also where half of the content was there already."""
+    pybuild = with_busybox
+    build(pybuild, "here", mounted(pybuild, FILL), "--cache-to", "type=local,dest=d,mounts=true")
+    if damage == "other diff_id":
+        break_mount(pybuild.folder / "d")
+    else:
+        break_cache(pybuild.folder / "d", damage)
+
+    done = build(pybuild, "there", mounted(pybuild, "stat -c '%u %a' /c; ls /c"), "--cache-from", "type=local,src=d")
+
+    assert shown(done) == ["7 750"]
+    assert "warning" in done.err.lower()
+    assert "cache mount" in done.err
+
+
+def break_mount(folder: Path) -> None:
+    """Make the documents of a cache say a wrong diff_id of a mount."""
+    blobs = folder / "blobs" / "sha256"
+    index = json.loads((folder / "index.json").read_text())
+    manifest = json.loads((blobs / index["manifests"][0]["digest"][7:]).read_text())
+    config = json.loads((blobs / manifest["config"]["digest"][7:]).read_text())
+    config["mounts"][0]["diff_id"] = f"sha256:{'0' * 64}"
+    put(blobs, manifest["config"], json.dumps(config))
+    put(blobs, index["manifests"][0], json.dumps(manifest))
+    (folder / "index.json").write_text(json.dumps(index))

@@ -21,13 +21,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, assert_never
 
-from builder.cache.key import derive_key
 from builder.dockerfile.mounts import BindMount, CacheMount, SecretMount, SshMount, TmpfsMount
 from builder.errors import BuildError, ContextError, UsageError
-from builder.solve.cache_mounts import CacheMounts
-from builder.solve.filesystem import FileSystem, snapshot_name
+from builder.solve.cache_mounts import CacheMounts, PlannedCache, planned_caches
 from builder.solve.mount_inputs import select_mounted, selected_of
 from builder.solve.secrets import Secrets
 from builder.solve.ssh_agent import SshAgents
@@ -48,7 +46,8 @@ if TYPE_CHECKING:
     from builder.plan.graph import RunCommand, Vertex
     from builder.plan.mounts import PlannedMount
     from builder.request import SecretSource, SshSource
-    from builder.solve.filesystem import FileSystems
+    from builder.solve.filesystem import FileSystem, FileSystems
+    from builder.solve.imported_cache import ImportedCaches
     from builder.store import Store
     from runtime.devices import DeviceNode
 
@@ -81,6 +80,7 @@ class Mounts:
         ssh_sources: what `--ssh` gave.
         is_canceled: asked while waiting for a cache.
         can_mount: whether the steps get mounts, and not copies.
+        imported: what other caches know; None if there are none.
     """
 
     def __init__(
@@ -93,8 +93,10 @@ class Mounts:
         is_canceled: Callable[[], bool],
         *,
         can_mount: bool = True,
+        imported: ImportedCaches | None = None,
     ) -> None:
         self._store = store
+        self._imported = imported
         self._can_mount = can_mount
         self._context = context
         self._file_systems = file_systems
@@ -210,12 +212,9 @@ class Mounts:
         self, vertex: Vertex, op: RunCommand, sources: Sequence[FileSystem], ready: StepMounts, stack: ExitStack
     ) -> None:
         """Take the caches of a step, in the order of their keys so that steps never wait for each other in a circle."""
-        wanted: dict[str, list[_Cache]] = {}
-        for planned in op.mounts:
-            if isinstance(planned.mount, CacheMount):
-                seed = None if planned.source is None else sources[planned.source]
-                cache = _Cache(planned.mount, planned.namespace, seed)
-                wanted.setdefault(cache.key, []).append(cache)
+        wanted: dict[str, list[PlannedCache]] = {}
+        for cache in planned_caches(op, sources):
+            wanted.setdefault(cache.key, []).append(cache)
         for key, group in sorted(wanted.items()):
             first = group[0]
             tree = stack.enter_context(
@@ -243,8 +242,13 @@ class Mounts:
             self._renewed.add(key)
             return True
 
-    def _fill(self, vertex: Vertex, cache: _Cache, folder: Path) -> None:
-        """Give a new cache its seed, its owner and its mode."""
+    def _fill(self, vertex: Vertex, cache: PlannedCache, folder: Path) -> None:
+        """Give a new cache what it held elsewhere, else its seed, its owner and its mode."""
+        if self._imported is not None and not vertex.no_cache:
+            from builder.solve.moved_mounts import restore_mount  # noqa: PLC0415  only with --cache-from
+
+            if restore_mount(cache, folder, self._imported):
+                return
         mount = cache.mount
         if cache.seed is not None:
             with self._file_systems.opened(cache.seed) as root_fd:
@@ -372,32 +376,6 @@ def _copy_metadata(root: SourceRoot, folder: bytes, target: bytes) -> None:
         os.chown(target, status.st_uid, status.st_gid)
     os.chmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-class _Cache(NamedTuple):
-    """A cache mount with what makes its cache another one: namespace and seed, None for an empty beginning."""
-
-    mount: CacheMount
-    namespace: str
-    seed: FileSystem | None
-
-    @property
-    def id(self) -> str:
-        return self.mount.id or self.mount.target
-
-    @property
-    def has_own_mode(self) -> bool:
-        """Whether mode or owner are given and count, which they do not for a part of a seed."""
-        given = (self.mount.mode, self.mount.uid, self.mount.gid) != (None, None, None)
-        return given and not self.mount.source.strip("/")
-
-    @property
-    def key(self) -> str:
-        seed = "" if self.seed is None else f"{snapshot_name(self.seed) if self.seed else ''}:{self.mount.source}"
-        owner = f"{self.mount.mode}:{self.mount.uid}:{self.mount.gid}" if self.has_own_mode else ""
-        # What was made under another map of ids has owners that do not exist here.
-        form = (("owners", "recorded"),) if Owners.here().recorded else ()
-        return derive_key((("namespace", self.namespace), ("id", self.id), ("seed", seed), ("owner", owner), *form))
 
 
 def _unmapped_owner(target: str, uid: int, gid: int, vertex: Vertex) -> BuildError:

@@ -10,7 +10,17 @@ from builder.cli.arguments import VERBS, HelpRequest, format_overview, parser_fo
 from builder.cli.build_request import parse_build
 from builder.cli.environment import Environment
 from builder.errors import BuildError, ContextError, DockerfileError, UsageError
-from builder.request import CDI_FOLDERS, Annotation, DeviceGrant, DeviceRules, Output, OutputType
+from builder.request import (
+    CDI_FOLDERS,
+    Annotation,
+    CacheRepository,
+    CacheSource,
+    CacheTarget,
+    DeviceGrant,
+    DeviceRules,
+    Output,
+    OutputType,
+)
 from registry.content.compression import Compression
 from registry.errors import RegistryError
 from registry.oci.platform import Platform, host_platform
@@ -72,6 +82,16 @@ def test_build_without_options_is_the_current_folder(context):
         (["--no-cache=true"], "no_cache", True),
         (["--no-cache=false"], "no_cache", False),
         (["--cache-to=type=inline"], "inline_cache", True),
+        (
+            ["--cache-to=type=registry,ref=a,mounts=true,mounts-max-size=2g"],
+            "cache_to",
+            (CacheTarget(CacheRepository(parse_reference("a")), mounts=True, mounts_limit=2 << 30),),
+        ),
+        (
+            ["--cache-from=type=registry,ref=a,mounts=false"],
+            "cache_from",
+            (CacheSource(CacheRepository(parse_reference("a")), mounts=False),),
+        ),
         (["--build-arg=BUILDKIT_INLINE_CACHE=1"], "inline_cache", True),
         (["--build-arg=BUILDKIT_INLINE_CACHE=0"], "inline_cache", False),
         (["--no-cache-filter", "a,b", "--no-cache-filter", "c"], "no_cache_stages", frozenset("abc")),
@@ -249,6 +269,16 @@ def _at(output, context):
             ["--cache-from=type=inline"],
             "option --cache-from: a cache within an image is imported from where the image is",
             "name the image: type=registry,ref=IMAGE",
+        ),
+        (
+            ["--cache-to=type=local,dest=d,mounts=true,mounts-max-size=large"],
+            "invalid size for --cache-to: mounts-max-size: `large`",
+            "write it like 64m, 512k or 1g",
+        ),
+        (
+            ["--cache-from=type=local,src=d,mounts=some"],
+            "option --cache-from: mounts is true or false, not `some`",
+            None,
         ),
         (["--cache-to=type=gha"], "option --cache-to: type is not supported: `gha`", "use local or registry"),
         (["--cache-from=type=s3"], "option --cache-from: type is not supported: `s3`", "use local or registry"),

@@ -52,6 +52,22 @@ def test_private_user_gets_another_tree(tmp_path: Path) -> None:
         assert [path.name for path in again.iterdir()] == ["file"]
 
 
+def test_cache_is_read_beside_those_who_share_it(tmp_path: Path) -> None:
+    """Reading gives the first tree, or None where there is none; one that somebody has alone is not waited for."""
+    caches = make(tmp_path)
+
+    with caches.read("key") as nothing:
+        assert nothing is None
+    with caches.hold("key", "id", "shared", fill=leave_alone) as tree, caches.read("key") as read:
+        assert read == tree
+    with (
+        caches.hold("key", "id", "locked", fill=leave_alone),
+        pytest.raises(BuildError, match="for itself"),
+        caches.read("key"),
+    ):
+        pass
+
+
 def test_locked_user_waits(tmp_path: Path) -> None:
     """Of two locked users the second begins when the first has ended."""
     order: list[str] = []
