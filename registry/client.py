@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from registry.auth.keychain import Credentials, Keychain, OneLogin
 from registry.auth.tokens import Authenticator
-from registry.connection import Connection, Pacing
+from registry.connection import Connection
 from registry.content.image import Image
 from registry.endpoints import FetchedManifest, Repository
 from registry.errors import (
@@ -32,6 +32,7 @@ from registry.oci.media_types import is_index
 from registry.oci.reference import DEFAULT_NAMESPACE, DEFAULT_REGISTRY
 from registry.pull import choose_remote, pull_blobs, pull_image
 from registry.push import push_blobs, push_image
+from registry.retries import Pacing
 from registry.transfer import Cancellation
 from registry.transport import Transport
 

@@ -1,18 +1,15 @@
-"""Requests to one endpoint: credentials, redirects and retries around the exchanges of the transport.
+"""Requests to one endpoint: credentials and redirects around the exchanges of the transport.
 
 Credentials go to the registry's own address and to nowhere else: an upload location or a redirect on another host gets
 none, and plain HTTP is only ever reached from plain HTTP.
 
-Source: distribution-spec, Error Codes; RFC 9110, sections 10.2.3 (Retry-After) and 15.4 (redirects).
+Source: distribution-spec, Error Codes; RFC 9110, section 15.4 (redirects).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import random
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -26,13 +23,15 @@ from registry.errors import (
     RegistryError,
     UnreachableError,
 )
-from registry.transfer import Cancellation
+from registry.retries import Retries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from registry.auth.tokens import Authenticator
     from registry.hosts import Endpoint
+    from registry.retries import Pacing
+    from registry.transfer import Cancellation
     from registry.transport import Answer, Transport, Upload
 
 MAX_REDIRECTS: Final = 8
@@ -40,45 +39,12 @@ MAX_REDIRECTS: Final = 8
 _LOG = logging.getLogger("pybuild." + __name__)
 _MAX_ERROR_BODY: Final = 64 * 1024
 _MAX_DETAIL: Final = 200
-_TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """How often and how patiently a request is tried. Delays are in seconds.
-
-    Each delay doubles the one before, up to *longest_delay*, and is cut by up to half at random, so that many clients
-    do not come back at once. A server's own Retry-After is obeyed up to *longest_wait*; beyond that we give up.
-    """
-
-    attempts: int = 5
-    first_delay: float = 0.5
-    longest_delay: float = 15.0
-    longest_wait: float = 60.0
-
-    def delay(self, attempt: int, chance: float) -> float:
-        """Return how long to wait after *attempt* (from 1) failed; *chance* is in [0, 1)."""
-        return min(self.longest_delay, self.first_delay * 2.0 ** (attempt - 1)) * (1 - chance / 2)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pacing:
-    """Retries as they are carried out: the policy, chance, and how to wait.
-
-    *chance* gives numbers in [0, 1). *pause* sleeps; it is given the cancellation that may end the sleep.
-    *wall_clock* gives seconds since the epoch, for dates in Retry-After.
-    """
-
-    policy: RetryPolicy = RetryPolicy()
-    chance: Callable[[], float] = random.random
-    pause: Callable[[Cancellation, float], None] = Cancellation.wait
-    wall_clock: Callable[[], float] = time.time
-
-
 class Connection:
-    """Sends requests for one endpoint within one pull or push. Safe to use from any thread."""
+    """Sends requests for one endpoint within one pull or push, with *retries*. Safe to use from any thread."""
 
     def __init__(
         self,
@@ -93,12 +59,7 @@ class Connection:
         self.cancellation = cancellation
         self._transport = transport
         self._authenticator = authenticator
-        self._pacing = pacing
-
-    @property
-    def policy(self) -> RetryPolicy:
-        """How patiently requests are tried."""
-        return self._pacing.policy
+        self.retries = Retries(pacing, cancellation)
 
     def request(
         self,
@@ -139,7 +100,7 @@ class Connection:
         ours = is_same_origin(url, base)
 
         def send(authorization: str | None) -> Answer:
-            return self._persist(
+            return self.retries.persist(
                 lambda: self._follow(method, url, headers=headers or {}, authorization=authorization, body=body),
                 subject=subject,
                 retry=retry,
@@ -156,15 +117,6 @@ class Connection:
             return answer
         raise self._error(answer, access, subject)
 
-    def pause(self, attempt: int, *, wanted: float | None = None) -> None:
-        """Wait as the policy says after *attempt* (from 1) failed, or the *wanted* seconds.
-
-        Raises:
-            TransferCancelledError: the work was given up meanwhile.
-        """
-        seconds = self._pacing.policy.delay(attempt, self._pacing.chance()) if wanted is None else wanted
-        self._pacing.pause(self.cancellation, seconds)
-
     def resolve_location(self, answer: Answer, subject: str) -> str:
         """Return the address in the Location header of *answer*.
 
@@ -178,34 +130,11 @@ class Connection:
 
     def _fetch(self, method: str, url: str, *, authorization: str | None, form: bytes | None) -> Answer:
         headers = {"Content-Type": "application/x-www-form-urlencoded"} if form is not None else {}
-        return self._persist(
+        return self.retries.persist(
             lambda: self._follow(method, url, headers=headers, authorization=authorization, body=form),
             subject="token",
             retry=True,
         )
-
-    def _persist(self, send: Callable[[], Answer], *, subject: str, retry: bool) -> Answer:
-        """Send, again and again while the failure is a passing one."""
-        attempt = 1
-        while True:
-            is_last = not retry or attempt >= self._pacing.policy.attempts
-            try:
-                answer = send()
-            except UnreachableError as error:
-                if is_last or not error.transient:
-                    raise
-                _LOG.debug("attempt %d for %s failed: %s", attempt, subject, error.cause)
-                self.pause(attempt)
-            else:
-                if is_last or answer.status not in _TRANSIENT:
-                    return answer
-                wait = self._read_retry_after(answer)
-                if wait is not None and wait > self._pacing.policy.longest_wait:
-                    return answer
-                answer.read_all(limit=_MAX_ERROR_BODY)
-                _LOG.debug("attempt %d for %s failed: status %d", attempt, subject, answer.status)
-                self.pause(attempt, wanted=wait)
-            attempt += 1
 
     def _follow(
         self,
@@ -261,19 +190,6 @@ class Connection:
             raise ProtocolError(self.endpoint.host.name, subject, status=status, detail=detail)
         return urlunsplit((scheme, address, new.path, new.query, ""))
 
-    def _read_retry_after(self, answer: Answer) -> float | None:
-        value = (answer.header("Retry-After") or "").strip()
-        if value.isdecimal() and len(value) < 10:
-            return float(value)
-        if not value:
-            return None
-        from email.utils import parsedate_to_datetime  # noqa: PLC0415  (rare)
-
-        try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - self._pacing.wall_clock())
-        except (ValueError, OverflowError):
-            return None
-
     def _error(self, answer: Answer, access: Access, subject: str) -> RegistryError:
         host = self.endpoint.host.name
         status = answer.status
@@ -285,7 +201,7 @@ class Connection:
             case 404:
                 return NotFoundError(host, subject, hint=_not_found_hint(codes, self.endpoint.repository))
             case 429:
-                seconds = self._read_retry_after(answer)
+                seconds = self.retries.read_retry_after(answer)
                 hint = None
                 if self._authenticator.find_credentials(access) is None:
                     hint = f"log in with `pybuild login {host}`: many registries grant more to those they know"

@@ -18,21 +18,21 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 from registry.connection import MAX_REDIRECTS, is_same_origin
 from registry.errors import DownloadError, UnreachableError
 from registry.hosts import Host
+from registry.retries import TRANSIENT
 from registry.transfer import CHUNK_SIZE, PROGRESS_STEP, TransferProgress
 from registry.transport import redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from registry.connection import Pacing
     from registry.content.store import BlobStore
     from registry.oci.digest import Digest
+    from registry.retries import Pacing
     from registry.transfer import Cancellation, ProgressSink
     from registry.transport import Answer, Transport
 
 _LOG = logging.getLogger("pybuild." + __name__)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _NOT_MODIFIED: Final = 304
 
 
@@ -87,7 +87,7 @@ def download(
         is_last = attempt >= pacing.policy.attempts
         try:
             with _follow(url, headers, authorization, transport, cancellation) as answer:
-                if is_last or answer.status not in _TRANSIENT:
+                if is_last or answer.status not in TRANSIENT:
                     if answer.status == _NOT_MODIFIED and headers:
                         return None
                     if answer.status != 200:

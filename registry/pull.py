@@ -22,15 +22,17 @@ from registry.errors import (
 from registry.oci.manifest import MAX_DOCUMENT_SIZE, Manifest
 from registry.oci.media_types import is_nondistributable
 from registry.oci.platform import host_platform
-from registry.transfer import CHUNK_SIZE, PROGRESS_STEP, ProgressSink, TransferProgress, run_parallel
+from registry.receive import Reception
+from registry.transfer import ProgressSink, TransferProgress, run_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from registry.content.store import BlobStore, BlobWriter
+    from registry.content.store import BlobStore
     from registry.endpoints import FetchedManifest, Repository
     from registry.oci.descriptor import Descriptor
     from registry.oci.platform import Platform
+    from registry.transport import Answer
 
 PARALLEL_BLOBS: Final = 4
 """How many blobs are pulled or pushed at a time."""
@@ -117,7 +119,15 @@ def _pull_blob(repository: Repository, blob: Descriptor, store: BlobStore, progr
         # A new writer per source: what another one has sent is not to be trusted.
         with store.writer() as writer:
             try:
-                _Download(repository, blob, writer, partial(tell, "pull"), url).run()
+                Reception(
+                    blob,
+                    writer,
+                    partial(_open_at, repository, blob, url),
+                    retries=repository.connection.retries,
+                    host=repository.host,
+                    subject=repository.subject(blob.digest),
+                    tell=partial(tell, "pull"),
+                ).run()
             except (NotFoundError, UnreachableError):
                 if position == len(sources) - 1:
                     raise
@@ -125,6 +135,10 @@ def _pull_blob(repository: Repository, blob: Descriptor, store: BlobStore, progr
             else:
                 writer.commit(blob.digest, blob.size)
                 return
+
+
+def _open_at(repository: Repository, blob: Descriptor, url: str | None, start: int) -> tuple[int, Answer]:
+    return repository.get_blob(blob.digest, start=start, url=url)
 
 
 def _sources(blob: Descriptor) -> list[str | None]:
@@ -139,61 +153,3 @@ def _is_https(url: str) -> bool:
         return parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-
-
-class _Download:
-    """One blob on its way into a writer, across broken connections."""
-
-    def __init__(
-        self, repository: Repository, blob: Descriptor, writer: BlobWriter, tell: partial[None], url: str | None
-    ) -> None:
-        self._repository = repository
-        self._blob = blob
-        self._writer = writer
-        self._tell = tell
-        self._url = url
-        self._received = 0
-
-    def run(self) -> None:
-        """Receive everything that is missing.
-
-        Raises:
-            UnreachableError: the connection broke again and again without anything coming through.
-            SizeMismatchError: the server sends more than the blob has.
-        """
-        attempt = 1
-        while True:
-            before = self._received
-            try:
-                self._receive()
-            except UnreachableError as error:
-                if self._received - before >= PROGRESS_STEP:
-                    attempt = 1
-                if not error.transient or attempt >= self._repository.connection.policy.attempts:
-                    raise
-                _LOG.debug("blob %s broke off after %d bytes", self._blob.digest, self._received)
-                self._repository.connection.pause(attempt)
-                attempt += 1
-            else:
-                return
-
-    def _receive(self) -> None:
-        position, answer = self._repository.get_blob(self._blob.digest, start=self._received, url=self._url)
-        told = self._received
-        with answer:
-            while piece := answer.read(CHUNK_SIZE):
-                # A server that does not send parts starts over; skip what is here already.
-                fresh = memoryview(piece)[max(0, self._received - position) :]
-                position += len(piece)
-                if position > self._blob.size:
-                    subject = self._repository.subject(self._blob.digest)
-                    raise SizeMismatchError(expected=self._blob.size, actual=position, subject=subject)
-                self._writer.write(fresh)
-                self._received += len(fresh)
-                if self._received - told >= PROGRESS_STEP:
-                    self._tell(self._received)
-                    told = self._received
-        if self._received < self._blob.size:
-            # Without a Content-Length, an early end looks like a regular one.
-            raise UnreachableError(self._repository.host, "the connection broke", transient=True)
-        self._tell(self._received)

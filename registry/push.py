@@ -164,15 +164,15 @@ def _upload(
         try:
             repository.finish_upload(location or repository.start_upload(blob.digest), blob.digest, body)
         except _PASSING as error:
-            if not _may_pass(error, connection.policy.longest_wait):
+            if not _may_pass(error, connection.retries.policy.longest_wait):
                 raise
             # The answer may have been lost after the registry had stored everything.
             if repository.has_blob(blob.digest):
                 break
-            if attempt >= connection.policy.attempts:
+            if attempt >= connection.retries.policy.attempts:
                 raise
             _LOG.debug("upload of %s failed, attempt %d: %s", blob.digest, attempt, error.message)
-            connection.pause(attempt, wanted=error.seconds if isinstance(error, RateLimitedError) else None)
+            connection.retries.pause(attempt, wanted=error.seconds if isinstance(error, RateLimitedError) else None)
             attempt += 1
             location = None
         else:

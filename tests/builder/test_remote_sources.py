@@ -16,12 +16,12 @@ from builder.pipeline import Build
 from builder.request import BuildRequest, SecretSource
 from builder.store import Store
 from registry.client import RegistryClient
-from registry.connection import Pacing
 from registry.content.compression import Compression
 from registry.content.image import validate_image
 from registry.content.layer_stream import open_layer
 from registry.hosts import RegistrySettings
 from registry.oci.platform import Platform
+from registry.retries import Pacing
 from runtime.layers.entry import EntryKind
 from runtime.layers.read import read_archive
 from tests.fakes.git_repository import Repository

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry.client import RegistryClient
-from registry.connection import Pacing
 from registry.hosts import RegistrySettings
+from registry.retries import Pacing
 from tests.fakes.random_image import make_store
 from tests.fakes.registry_server import FakeRegistry
 
