@@ -1,4 +1,4 @@
-"""Where caches are kept: folders and registries. Each is a `builder.cache.place.CachePlace`.
+"""Where caches are kept: folders, registries and object stores. Each is a `builder.cache.place.CachePlace`.
 
 A folder is an OCI image layout. One that a cache is written to again keeps the blobs it has; the older cache loses its
 entry.
@@ -7,6 +7,7 @@ entry.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, assert_never
 
 from builder.errors import BuildError
@@ -17,10 +18,13 @@ from registry.content.layout import ImageLayout
 from registry.content.local import LocalBlobStore
 from registry.errors import NotFoundError
 from registry.oci.manifest import MAX_DOCUMENT_SIZE, parse_manifest
+from registry.oci.media_types import OCI_MANIFEST
 from registry.oci.reference import Reference, parse_reference
+from registry.s3 import Bucket
+from registry.storage import fetch_blobs, put_blobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from builder.cache.place import CachePlace
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from registry.oci.descriptor import Descriptor
     from registry.oci.digest import Digest
     from registry.oci.manifest import Index, Manifest
+    from registry.storage import BlobStorage
 
     Connecting = Callable[[str], AbstractContextManager[RegistryClient]]
 
@@ -48,6 +53,8 @@ def open_place(location: CacheLocation, store: Store, connecting: Connecting) ->
             return _Folder(location)
         case CacheRepository():
             return _Repository(location.reference, store, connecting)
+        case Bucket():
+            return _Storage(location, connecting)
         case _:
             assert_never(location)
 
@@ -151,3 +158,45 @@ class _Repository:
 
     def _at(self, digest: Digest | None) -> Reference:
         return self._reference if digest is None else self._reference.with_digest(digest)
+
+
+class _Storage:
+    """A cache in an object store."""
+
+    def __init__(self, location: Bucket, connecting: Connecting) -> None:
+        self._location = location
+        self._connecting = connecting
+
+    def document(self, digest: Digest | None = None) -> Manifest | Index:
+        """Read the document of the name; there is nothing but that."""
+        if digest is not None:
+            raise NotFoundError(str(self._location), digest)
+        with self._open(f"importing cache manifest from {self._location}") as storage:
+            data = storage.get_document(limit=MAX_DOCUMENT_SIZE)
+        return parse_manifest(data, OCI_MANIFEST, subject=f"manifest of {self._location}")
+
+    def fetch(self, blobs: Iterable[Descriptor], store: BlobStore) -> None:
+        """Fetch blobs into a store."""
+        wanted = tuple(blobs)
+        with self._open(f"importing cache from {self._location}") as storage:
+            fetch_blobs(storage, wanted, store)
+
+    def has(self, blob: Descriptor) -> bool:
+        """Ask for a blob."""
+        with self._open(f"exporting cache to {self._location}") as storage:
+            return storage.has_blob(blob)
+
+    def put(self, blobs: Sequence[Descriptor], store: BlobStore) -> None:
+        """Send blobs."""
+        with self._open(f"exporting cache to {self._location}") as storage:
+            put_blobs(storage, blobs, store)
+
+    def name(self, manifest: Descriptor, store: BlobStore) -> None:
+        """Write the document."""
+        with self._open(f"exporting cache to {self._location}") as storage:
+            storage.put_document(store.read_bytes(manifest.digest, limit=MAX_DOCUMENT_SIZE))
+
+    @contextmanager
+    def _open(self, work: str) -> Iterator[BlobStorage]:
+        with self._connecting(work) as client, client.storage(self._location) as storage:
+            yield storage

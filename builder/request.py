@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from registry.oci.digest import Digest
     from registry.oci.platform import Platform
     from registry.oci.reference import Reference
+    from registry.s3 import Bucket
 
 NetworkMode = Literal["default", "host", "none"]
 """The network of RUN steps. `default` is a private one where the machine can give it, else the host's."""
@@ -97,7 +98,7 @@ class CacheRepository(NamedTuple):
         return str(self.reference)
 
 
-CacheLocation = CacheFolder | CacheRepository
+CacheLocation: TypeAlias = "CacheFolder | CacheRepository | Bucket"
 """Where a cache is kept. Its text is what messages call it, without credentials."""
 
 

@@ -32,7 +32,7 @@ from registry.oci.media_types import is_index
 from registry.oci.reference import DEFAULT_NAMESPACE, DEFAULT_REGISTRY
 from registry.pull import choose_remote, pull_blobs, pull_image
 from registry.push import push_blobs, push_image
-from registry.retries import Pacing
+from registry.retries import Pacing, Retries
 from registry.transfer import Cancellation
 from registry.transport import Transport
 
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from registry.oci.digest import Digest
     from registry.oci.platform import Platform
     from registry.oci.reference import Reference
+    from registry.s3 import Bucket
+    from registry.storage import BlobStorage
     from registry.transfer import ProgressSink, TransferProgress
 
 _LOG = logging.getLogger("pybuild." + __name__)
@@ -312,6 +314,20 @@ class RegistryClient:
                 authorization=authorization,
                 limit=limit,
             )
+
+    @contextmanager
+    def storage(self, place: Bucket) -> Iterator[BlobStorage]:
+        """Give a place in an object store for the time of the block.
+
+        Its methods raise what `BlobStorage` says.
+        """
+        from registry.s3 import S3Storage  # noqa: PLC0415  (registries alone do not need it)
+        from registry.storage import Exchange  # noqa: PLC0415  (as above)
+
+        with self._cancellation() as cancellation:
+            retries = Retries(self._pacing, cancellation)
+            exchange = Exchange(self._transport, retries=retries, cancellation=cancellation, progress=self._tell)
+            yield S3Storage(place, exchange, self._pacing.wall_clock)
 
     def cancel(self) -> None:
         """Make all calls that run in other threads fail soon with TransferCancelledError."""

@@ -24,6 +24,7 @@
     ├── AccessDeniedError              exit 3   401 and 403
     ├── NotFoundError                  exit 3   404: manifest or blob unknown
     ├── RateLimitedError               exit 3   429 with a wait that is too long to sit out
+    ├── StorageError                   exit 3   an object store that keeps a cache cannot be reached, or refuses
     ├── DownloadError                  exit 3   the body of an ordinary address cannot be had
     └── ProtocolError                  exit 3   any other answer that the distribution specification does not foresee
 
@@ -377,5 +378,28 @@ class DownloadError(RegistryError):
     def __init__(self, url: str, cause: str, *, status: int | None = None, hint: str | None = None) -> None:
         super().__init__(f"download failed, {cause}: `{url}`", hint=hint)
         self.url = url
+        self.cause = cause
+        self.status = status
+
+
+class StorageError(RegistryError):
+    """An object store cannot be reached, or refuses.
+
+    Args:
+        host: the bucket or address.
+        subject: what was asked for.
+        cause: why not, in words.
+        status: what it answered, None if it is not for an answer.
+    """
+
+    id = "storage.failed"
+
+    def __init__(
+        self, host: str, subject: str, *, cause: str, status: int | None = None, hint: str | None = None
+    ) -> None:
+        about = f" ({status})" if status else ""
+        super().__init__(f"storage {host} cannot be used{about}, {cause}: `{subject}`", hint=hint)
+        self.host = host
+        self.subject = subject
         self.cause = cause
         self.status = status

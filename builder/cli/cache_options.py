@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from builder.cli.arguments import SWITCH_VALUES
+from builder.cli.s3_options import PLACE_KEYS, parse_bucket
 from builder.cli.units import parse_size
 from builder.dockerfile.suggest import nearest
 from builder.errors import UsageError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _SOURCE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "local": ("src", "tag", "digest", "mounts"),
     "registry": ("ref", "registry.insecure", "mounts"),
+    "s3": (*PLACE_KEYS, "mounts"),
 }
 _CONTENT: Final = (
     "mounts",
@@ -42,9 +44,10 @@ _CONTENT: Final = (
 _TARGET_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "local": ("dest", "tag", "image-manifest", *_CONTENT),
     "registry": ("ref", "registry.insecure", "image-manifest", *_CONTENT),
+    "s3": (*PLACE_KEYS, *_CONTENT),
     "inline": ("mode", "ignore-error"),
 }
-_LATER: Final = ("gha", "s3", "azblob")
+_LATER: Final = ("gha", "azblob")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
 
@@ -118,6 +121,8 @@ def _parse_location(
     if type_ == "registry":
         insecure = _parse_switch(option, "registry.insecure", values)
         return CacheRepository(_parse_ref(option, text, values), insecure=insecure)
+    if type_ == "s3":
+        return parse_bucket(option, text, values, environment)
     digest = values.get("digest")
     return CacheFolder(
         _parse_folder(option, key, text, values, environment),
@@ -139,7 +144,7 @@ def _parse_fields(
     if type_ is None:
         raise UsageError(f"option {option}: a type= is missing: `{text}`", hint=f"use one of {', '.join(keys)}")
     if type_ in _LATER:
-        raise UsageError(f"option {option}: type is not supported: `{type_}`", hint="use local or registry")
+        raise UsageError(f"option {option}: type is not supported: `{type_}`", hint="use local, registry or s3")
     if type_ == "inline" and type_ not in keys:
         hint = "name the image: type=registry,ref=IMAGE"
         raise UsageError(f"option {option}: a cache within an image is imported from where the image is", hint=hint)

@@ -6,12 +6,14 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fakes.docker_registry import run_docker_registry
+from tests.fakes.s3_server import BUCKET, REGION, S3Server, run_s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,6 +110,30 @@ def test_registry_cache_makes_the_same_image_elsewhere(with_busybox: Pybuild, co
 
     assert cached(done) == ALL
     assert digest(pybuild, "there") == digest(pybuild, "here")
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Return a server of S3's protocol that checks signatures."""
+    with run_s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+def test_s3_cache_makes_the_same_image_elsewhere(with_busybox: Pybuild, context: str, s3: S3Server) -> None:
+    """As with a folder; the key comes from the variables, and stands in no output."""
+    variables = {"AWS_ACCESS_KEY_ID": s3.key_id, "AWS_SECRET_ACCESS_KEY": s3.secret}
+    pybuild = replace(with_busybox, variables=variables)
+    place = f"type=s3,bucket={BUCKET},region={REGION},endpoint_url={s3.endpoint},use_path_style=true"
+    first = build(pybuild, "here", context, "--cache-to", f"{place},mode=max")
+
+    done = build(pybuild, "there", context, "--cache-from", place)
+    denied = build(pybuild, "third", context, "--cache-from", f"{place},access_key_id=a,secret_access_key=hunter2")
+
+    assert cached(done) == ALL
+    assert digest(pybuild, "there") == digest(pybuild, "here")
+    assert cached(denied) == []
+    assert "access is denied" in denied.err
+    assert not any(secret in shown for secret in (s3.secret, "hunter2") for shown in (first.err, done.err, denied.err))
 
 
 @pytest.mark.registry

@@ -280,8 +280,12 @@ def _at(output, context):
             "option --cache-from: mounts is true or false, not `some`",
             None,
         ),
-        (["--cache-to=type=gha"], "option --cache-to: type is not supported: `gha`", "use local or registry"),
-        (["--cache-from=type=s3"], "option --cache-from: type is not supported: `s3`", "use local or registry"),
+        (["--cache-to=type=gha"], "option --cache-to: type is not supported: `gha`", "use local, registry or s3"),
+        (
+            ["--cache-from=type=azblob"],
+            "option --cache-from: type is not supported: `azblob`",
+            "use local, registry or s3",
+        ),
         (["--cache-from=type=regist"], "option --cache-from: unknown type: `regist`", "did you mean registry?"),
         (["--cache-to=type=local,dest=d,mode=all"], "option --cache-to: unknown mode: `all`", "use min or max"),
         (
