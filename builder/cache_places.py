@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, assert_never
 from builder.errors import BuildError
 from builder.request import CacheFolder, CacheRepository
 from builder.transfer import push_blobs
+from registry.actions_cache import ActionsCache
 from registry.content.copy import copy_blob
 from registry.content.layout import ImageLayout
 from registry.content.local import LocalBlobStore
@@ -53,7 +54,7 @@ def open_place(location: CacheLocation, store: Store, connecting: Connecting) ->
             return _Folder(location)
         case CacheRepository():
             return _Repository(location.reference, store, connecting)
-        case Bucket():
+        case Bucket() | ActionsCache():
             return _Storage(location, connecting)
         case _:
             assert_never(location)
@@ -163,7 +164,7 @@ class _Repository:
 class _Storage:
     """A cache in an object store."""
 
-    def __init__(self, location: Bucket, connecting: Connecting) -> None:
+    def __init__(self, location: Bucket | ActionsCache, connecting: Connecting) -> None:
         self._location = location
         self._connecting = connecting
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from registry.actions_cache import ActionsCache
     from registry.content.compression import Compression
     from registry.oci.digest import Digest
     from registry.oci.platform import Platform
@@ -98,7 +99,7 @@ class CacheRepository(NamedTuple):
         return str(self.reference)
 
 
-CacheLocation: TypeAlias = "CacheFolder | CacheRepository | Bucket"
+CacheLocation: TypeAlias = "CacheFolder | CacheRepository | Bucket | ActionsCache"
 """Where a cache is kept. Its text is what messages call it, without credentials."""
 
 

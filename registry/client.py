@@ -34,11 +34,12 @@ from registry.pull import choose_remote, pull_blobs, pull_image
 from registry.push import push_blobs, push_image
 from registry.retries import Pacing, Retries
 from registry.transfer import Cancellation
-from registry.transport import Transport
+from registry.transport import READ_TIMEOUT, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from registry.actions_cache import ActionsCache
     from registry.content.store import BlobStore
     from registry.download import Downloaded
     from registry.hosts import RegistrySettings
@@ -316,18 +317,30 @@ class RegistryClient:
             )
 
     @contextmanager
-    def storage(self, place: Bucket) -> Iterator[BlobStorage]:
-        """Give a place in an object store for the time of the block.
+    def storage(self, place: Bucket | ActionsCache) -> Iterator[BlobStorage]:
+        """Give a place in an object store for the time of the block, which methods that take too long end.
 
-        Its methods raise what `BlobStorage` says.
+        Raises:
+            StorageError: as `BlobStorage` says, or the block took longer than the place allows.
         """
-        from registry.s3 import S3Storage  # noqa: PLC0415  (registries alone do not need it)
-        from registry.storage import Exchange  # noqa: PLC0415  (as above)
+        from registry.actions_cache import ActionsCache, ActionsStorage  # noqa: PLC0415  (registries do not need it)
+        from registry.s3 import S3Storage  # noqa: PLC0415  (as above)
+        from registry.storage import Exchange, limited  # noqa: PLC0415  (as above)
 
         with self._cancellation() as cancellation:
-            retries = Retries(self._pacing, cancellation)
-            exchange = Exchange(self._transport, retries=retries, cancellation=cancellation, progress=self._tell)
-            yield S3Storage(place, exchange, self._pacing.wall_clock)
+            patience = min(READ_TIMEOUT, place.timeout) if isinstance(place, ActionsCache) else READ_TIMEOUT
+            exchange = Exchange(
+                self._transport,
+                retries=Retries(self._pacing, cancellation),
+                cancellation=cancellation,
+                progress=self._tell,
+                patience=patience,
+            )
+            if isinstance(place, ActionsCache):
+                with limited(cancellation, place.timeout, name=str(place)):
+                    yield ActionsStorage(place, exchange)
+            else:
+                yield S3Storage(place, exchange, self._pacing.wall_clock)
 
     def cancel(self) -> None:
         """Make all calls that run in other threads fail soon with TransferCancelledError."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 from urllib.parse import urlsplit
@@ -15,11 +17,11 @@ from urllib.parse import urlsplit
 from registry.errors import NotFoundError, ProtocolError, StorageError, UnreachableError
 from registry.hosts import Host
 from registry.receive import Reception
-from registry.transfer import PROGRESS_STEP, ProgressSink, TransferProgress, run_parallel
-from registry.transport import Upload
+from registry.transfer import PROGRESS_STEP, ProgressSink, TransferCancelledError, TransferProgress, run_parallel
+from registry.transport import READ_TIMEOUT, Upload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from registry.content.store import BlobStore
     from registry.errors import RegistryError
@@ -97,11 +99,19 @@ class Exchange:
         retries: how often and how patiently.
         cancellation: ends them.
         progress: is told how blobs get on.
+        patience: seconds without a single byte after which an answer is given up.
     """
 
     def __init__(
-        self, transport: Transport, *, retries: Retries, cancellation: Cancellation, progress: ProgressSink
+        self,
+        transport: Transport,
+        *,
+        retries: Retries,
+        cancellation: Cancellation,
+        progress: ProgressSink,
+        patience: float = READ_TIMEOUT,
     ) -> None:
+        self._patience = patience
         self.retries = retries
         self.cancellation = cancellation
         self.progress = progress
@@ -136,7 +146,13 @@ class Exchange:
 
         def send() -> Answer:
             return self._transport.exchange(
-                method, url, host=Host(address), headers=headers(), body=body, cancellation=self.cancellation
+                method,
+                url,
+                host=Host(address),
+                headers=headers(),
+                body=body,
+                cancellation=self.cancellation,
+                patience=self._patience,
             )
 
         try:
@@ -160,6 +176,37 @@ class Exchange:
         elif answer.status in {401, 403}:
             detail = "access is denied" + (f" ({detail})" if detail else "")
         return StorageError(address, subject, cause=detail or "it gives no reason", status=answer.status)
+
+
+@contextmanager
+def limited(cancellation: Cancellation, seconds: float, *, name: str) -> Iterator[None]:
+    """Cancel what runs in the block when it takes too long.
+
+    Args:
+        cancellation: of the work.
+        seconds: that it may take.
+        name: of the storage, for the error.
+
+    Raises:
+        StorageError: it took longer.
+    """
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        cancellation.cancel()
+
+    timer = threading.Timer(seconds, expire)
+    timer.start()
+    try:
+        yield
+    except TransferCancelledError as error:
+        if expired.is_set():
+            raise StorageError(name, "cache", cause=f"it took longer than {seconds:.0f} seconds") from error
+        raise
+    finally:
+        timer.cancel()
+        timer.join()  # a process that forks has one thread
 
 
 def read_position(answer: Answer, start: int, subject: str) -> int:

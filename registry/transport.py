@@ -209,6 +209,7 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes | Upload | None = None,
         cancellation: Cancellation,
+        patience: float = READ_TIMEOUT,
     ) -> Answer:
         """Send one request and return when the headers of its answer are there.
 
@@ -219,6 +220,7 @@ class Transport:
             headers: all of them, credentials included.
             body: of the request.
             cancellation: ends the wait for the answer's body.
+            patience: seconds without a single byte after which the answer is given up.
 
         Raises:
             UnreachableError: no connection, or it broke before the answer; *transient* if trying again can help.
@@ -238,14 +240,15 @@ class Transport:
                 request,
                 stream=True,
                 allow_redirects=False,
-                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+                timeout=(min(CONNECT_TIMEOUT, patience), patience),
                 verify=self._verifies(host, parts.netloc),
                 proxies={parts.scheme: proxy} if proxy else {},
             )
         except (RequestException, HTTPError, OSError, ValueError) as error:
             cancellation.check()
             shown = host if parts.netloc == host.address else Host(parts.netloc)
-            raise _explain(error, shown, answered=parts.netloc in self._answered, proxy=proxy) from error
+            known = parts.netloc in self._answered
+            raise _explain(error, shown, answered=known, proxy=proxy, patience=patience) from error
         self._answered.add(parts.netloc)
         _LOG.debug("%s %s: %d", method, redact_url(url), response.status_code)
         return Answer(response, host, cancellation)
@@ -441,7 +444,9 @@ def _prepare(
         ) from error
 
 
-def _explain(error: BaseException, host: Host, *, answered: bool, proxy: str | None = None) -> UnreachableError:
+def _explain(
+    error: BaseException, host: Host, *, answered: bool, proxy: str | None = None, patience: float = READ_TIMEOUT
+) -> UnreachableError:
     """Say in words why an exchange failed. The text of *error* is not used: it has whole addresses in it.
 
     Args:
@@ -449,6 +454,7 @@ def _explain(error: BaseException, host: Host, *, answered: bool, proxy: str | N
         host: whom to name.
         answered: whether the host has answered before; then even a refused connection may be a passing state.
         proxy: the proxy in use.
+        patience: how many seconds we waited for a byte.
     """
     import ssl  # noqa: PLC0415  (loaded with requests)
 
@@ -496,7 +502,7 @@ def _explain(error: BaseException, host: Host, *, answered: bool, proxy: str | N
             host.name, "connection refused", transient=answered, hint="check the port, and that it runs"
         )
     if find(ReadTimeoutError):
-        return UnreachableError(host.name, f"no answer for {READ_TIMEOUT:.0f} seconds", transient=True)
+        return UnreachableError(host.name, f"no answer for {patience:.0f} seconds", transient=True)
     if find(NewConnectionError) or find(TimeoutError):
         refusal = next((cause for cause in causes if isinstance(cause, OSError) and cause.errno), None)
         if refusal is not None and refusal.errno is not None:

@@ -389,14 +389,14 @@ def _build_parser() -> Parser:
         "--cache-from",
         metavar="SOURCE",
         help="Use an exported cache: the name of one or of an image that has one in it, type=registry,ref=NAME, "
-        "type=local,src=DIR[,tag=TAG] or type=s3,bucket=NAME,region=REGION; what cannot be used is a warning",
+        "type=local,src=DIR[,tag=TAG], type=s3,bucket=NAME,region=REGION or type=gha; what cannot be used is a warning",
     )
     _add_list(
         cache,
         "--cache-to",
         metavar="DEST",
         help="Export the cache: a name, type=registry,ref=NAME, type=local,dest=DIR[,tag=TAG], "
-        "type=s3,bucket=NAME,region=REGION, or type=inline for one within the image; mode=max takes the steps of all stages, min (default) those of the result; mounts=true takes "
+        "type=s3,bucket=NAME,region=REGION, type=gha, or type=inline for one within the image; mode=max takes the steps of all stages, min (default) those of the result; mounts=true takes "
         "cache mounts along; ignore-error=true lets the build go on",
     )
     cache.add_argument("--pull", action="store_true", help="Ask the registry for newer base images")

@@ -6,14 +6,18 @@ Source: docker/buildx, util/buildflags/cache.go; BuildKit, README.md, section Ex
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
+from builder.cli.actions_options import PLACE_KEYS as ACTIONS_KEYS
+from builder.cli.actions_options import parse_actions_caches
 from builder.cli.arguments import SWITCH_VALUES
-from builder.cli.s3_options import PLACE_KEYS, parse_bucket
+from builder.cli.s3_options import PLACE_KEYS as S3_KEYS
+from builder.cli.s3_options import parse_bucket
 from builder.cli.units import parse_size
 from builder.dockerfile.suggest import nearest
 from builder.errors import UsageError
 from builder.request import CacheFolder, CacheRepository, CacheSource, CacheTarget
+from registry.actions_cache import ActionsCache
 from registry.oci.digest import parse_digest
 from registry.oci.reference import parse_reference
 
@@ -29,7 +33,8 @@ if TYPE_CHECKING:
 _SOURCE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "local": ("src", "tag", "digest", "mounts"),
     "registry": ("ref", "registry.insecure", "mounts"),
-    "s3": (*PLACE_KEYS, "mounts"),
+    "s3": (*S3_KEYS, "mounts"),
+    "gha": (*ACTIONS_KEYS, "mounts"),
 }
 _CONTENT: Final = (
     "mounts",
@@ -44,10 +49,11 @@ _CONTENT: Final = (
 _TARGET_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "local": ("dest", "tag", "image-manifest", *_CONTENT),
     "registry": ("ref", "registry.insecure", "image-manifest", *_CONTENT),
-    "s3": (*PLACE_KEYS, *_CONTENT),
+    "s3": (*S3_KEYS, *_CONTENT),
+    "gha": (*ACTIONS_KEYS, *_CONTENT),
     "inline": ("mode", "ignore-error"),
 }
-_LATER: Final = ("gha", "azblob")
+_LATER: Final = ("azblob",)
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
 
@@ -67,8 +73,9 @@ def parse_source(text: str, fields: Sequence[str], environment: Environment) -> 
     if fields and not any("=" in field for field in fields):
         return tuple(CacheSource(CacheRepository(parse_reference(field))) for field in fields)
     type_, values = _parse_fields(option, text, fields, _SOURCE_KEYS)
-    location = _parse_location(option, "src", text, type_, values, environment)
-    return (CacheSource(location, mounts=_parse_switch(option, "mounts", values, default="true")),)
+    mounts = _parse_switch(option, "mounts", values, default="true")
+    locations = _parse_locations(option, "src", text, type_, values, environment)
+    return tuple(CacheSource(location, mounts=mounts) for location in locations)
 
 
 def parse_target(
@@ -102,9 +109,11 @@ def parse_target(
         return None
     _check_form(option, values, compression)
     ignore_error = _parse_switch(option, "ignore-error", values)
-    location = _parse_location(option, "dest", text, type_, values, environment)
+    (location,) = _parse_locations(option, "dest", text, type_, values, environment)
     if isinstance(location, CacheRepository) and location.reference.digest is not None:
         raise UsageError(f"option {option}: a cache cannot be named by digest: `{location}`", hint="use a tag")
+    if isinstance(location, ActionsCache) and not location.url:
+        ignore_error = True  # outside of a job, where buildx leaves such a cache out
     largest = values.get("mounts-max-size")
     return CacheTarget(
         location,
@@ -115,20 +124,32 @@ def parse_target(
     )
 
 
-def _parse_location(
-    option: str, key: str, text: str, type_: str, values: Mapping[str, str], environment: Environment
-) -> CacheLocation:
-    if type_ == "registry":
-        insecure = _parse_switch(option, "registry.insecure", values)
-        return CacheRepository(_parse_ref(option, text, values), insecure=insecure)
-    if type_ == "s3":
-        return parse_bucket(option, text, values, environment)
-    digest = values.get("digest")
-    return CacheFolder(
-        _parse_folder(option, key, text, values, environment),
-        tag=_parse_tag(option, values),
-        digest=None if digest is None else parse_digest(digest),
-    )
+def _parse_locations(
+    option: str,
+    key: Literal["src", "dest"],
+    text: str,
+    type_: str,
+    values: Mapping[str, str],
+    environment: Environment,
+) -> tuple[CacheLocation, ...]:
+    """Return where a cache is: one place to write to, one or more to read from. *key* names a folder."""
+    match type_:
+        case "registry":
+            insecure = _parse_switch(option, "registry.insecure", values)
+            return (CacheRepository(_parse_ref(option, text, values), insecure=insecure),)
+        case "s3":
+            return (parse_bucket(option, text, values, environment),)
+        case "gha":
+            return parse_actions_caches(option, values, environment, write=key == "dest")
+        case _:
+            digest = values.get("digest")
+            return (
+                CacheFolder(
+                    _parse_folder(option, key, text, values, environment),
+                    tag=_parse_tag(option, values),
+                    digest=None if digest is None else parse_digest(digest),
+                ),
+            )
 
 
 def _parse_fields(
@@ -144,7 +165,7 @@ def _parse_fields(
     if type_ is None:
         raise UsageError(f"option {option}: a type= is missing: `{text}`", hint=f"use one of {', '.join(keys)}")
     if type_ in _LATER:
-        raise UsageError(f"option {option}: type is not supported: `{type_}`", hint="use local, registry or s3")
+        raise UsageError(f"option {option}: type is not supported: `{type_}`", hint="use local, registry, s3 or gha")
     if type_ == "inline" and type_ not in keys:
         hint = "name the image: type=registry,ref=IMAGE"
         raise UsageError(f"option {option}: a cache within an image is imported from where the image is", hint=hint)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fakes.actions_cache_server import OF_TOPIC, SIGNATURE, TOKEN, ActionsCacheServer
 from tests.fakes.docker_registry import run_docker_registry
 from tests.fakes.s3_server import BUCKET, REGION, S3Server, run_s3_server
 
@@ -134,6 +135,50 @@ def test_s3_cache_makes_the_same_image_elsewhere(with_busybox: Pybuild, context:
     assert cached(denied) == []
     assert "access is denied" in denied.err
     assert not any(secret in shown for secret in (s3.secret, "hunter2") for shown in (first.err, done.err, denied.err))
+
+
+@pytest.fixture
+def actions() -> Iterator[ActionsCacheServer]:
+    """Return a server of the protocol of GitHub's cache service."""
+    with ActionsCacheServer() as server:
+        yield server
+
+
+def test_gha_cache_makes_the_same_image_elsewhere(
+    with_busybox: Pybuild, context: str, actions: ActionsCacheServer
+) -> None:
+    """A job on a branch finds the cache of the branch that it grew from; no output has the token."""
+    pybuild = replace(with_busybox, variables={"ACTIONS_RESULTS_URL": actions.url, "ACTIONS_RUNTIME_TOKEN": TOKEN})
+    first = build(pybuild, "here", context, "--cache-to", "type=gha,mode=max")
+    on_topic = replace(pybuild, variables={**pybuild.variables, "ACTIONS_RUNTIME_TOKEN": OF_TOPIC})
+
+    done = build(on_topic, "there", context, "--cache-from", "type=gha", "--cache-to", "type=gha,mode=max")
+    again = build(on_topic, "third", context, "--cache-from", "type=gha")
+
+    assert cached(done) == cached(again) == ALL
+    assert digest(pybuild, "there") == digest(pybuild, "here")
+    assert "cache `gha:pybuild of refs/heads/topic` cannot be imported" in done.err
+    assert "cannot be imported" not in again.err
+    assert not any(secret in one.err for secret in (TOKEN, OF_TOPIC, SIGNATURE) for one in (first, done, again))
+
+
+@pytest.mark.parametrize("trouble", ["no job", "throttled", "stalled"])
+def test_gha_cache_that_cannot_be_had_is_a_warning(
+    with_busybox: Pybuild, context: str, actions: ActionsCacheServer, trouble: str
+) -> None:
+    """Outside of a job, and where the service holds requests up, a build goes on without the cache."""
+    job = {} if trouble == "no job" else {"ACTIONS_RESULTS_URL": actions.url, "ACTIONS_RUNTIME_TOKEN": TOKEN}
+    pybuild = replace(with_busybox, variables=job)
+    actions.refusals = [(429, "3600")] * 10 if trouble == "throttled" else []
+    actions.stalled = trouble == "stalled"
+    ignored = "" if trouble == "no job" else ",ignore-error=true"
+    options = ("--cache-from", "type=gha,timeout=1s", "--cache-to", f"type=gha,timeout=1s{ignored}")
+
+    done = build(pybuild, "here", context, *options)
+
+    assert cached(done) == []
+    assert "cannot be imported and is not used" in done.err
+    assert "was not exported" in done.err
 
 
 @pytest.mark.registry

@@ -280,11 +280,15 @@ def _at(output, context):
             "option --cache-from: mounts is true or false, not `some`",
             None,
         ),
-        (["--cache-to=type=gha"], "option --cache-to: type is not supported: `gha`", "use local, registry or s3"),
+        (
+            ["--cache-to=type=azblob"],
+            "option --cache-to: type is not supported: `azblob`",
+            "use local, registry, s3 or gha",
+        ),
         (
             ["--cache-from=type=azblob"],
             "option --cache-from: type is not supported: `azblob`",
-            "use local, registry or s3",
+            "use local, registry, s3 or gha",
         ),
         (["--cache-from=type=regist"], "option --cache-from: unknown type: `regist`", "did you mean registry?"),
         (["--cache-to=type=local,dest=d,mode=all"], "option --cache-to: unknown mode: `all`", "use min or max"),
