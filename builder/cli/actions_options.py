@@ -14,7 +14,7 @@ import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from builder.cli.s3_options import parse_duration
+from builder.cli.option_values import parse_duration
 from builder.errors import UsageError
 from registry.actions_cache import ActionsCache
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from builder.cli.actions_options import PLACE_KEYS as ACTIONS_KEYS
 from builder.cli.actions_options import parse_actions_caches
-from builder.cli.arguments import SWITCH_VALUES
+from builder.cli.option_values import parse_switch
 from builder.cli.s3_options import PLACE_KEYS as S3_KEYS
 from builder.cli.s3_options import parse_bucket
 from builder.cli.units import parse_size
@@ -73,7 +73,7 @@ def parse_source(text: str, fields: Sequence[str], environment: Environment) -> 
     if fields and not any("=" in field for field in fields):
         return tuple(CacheSource(CacheRepository(parse_reference(field))) for field in fields)
     type_, values = _parse_fields(option, text, fields, _SOURCE_KEYS)
-    mounts = _parse_switch(option, "mounts", values, default="true")
+    mounts = parse_switch(option, "mounts", values, default="true")
     locations = _parse_locations(option, "src", text, type_, values, environment)
     return tuple(CacheSource(location, mounts=mounts) for location in locations)
 
@@ -108,7 +108,7 @@ def parse_target(
             )
         return None
     _check_form(option, values, compression)
-    ignore_error = _parse_switch(option, "ignore-error", values)
+    ignore_error = parse_switch(option, "ignore-error", values)
     (location,) = _parse_locations(option, "dest", text, type_, values, environment)
     if isinstance(location, CacheRepository) and location.reference.digest is not None:
         raise UsageError(f"option {option}: a cache cannot be named by digest: `{location}`", hint="use a tag")
@@ -119,7 +119,7 @@ def parse_target(
         location,
         all_steps=mode == "max",
         ignore_error=ignore_error,
-        mounts=_parse_switch(option, "mounts", values),
+        mounts=parse_switch(option, "mounts", values),
         mounts_limit=None if largest is None else parse_size(largest, option=f"{option}: mounts-max-size"),
     )
 
@@ -135,7 +135,7 @@ def _parse_locations(
     """Return where a cache is: one place to write to, one or more to read from. *key* names a folder."""
     match type_:
         case "registry":
-            insecure = _parse_switch(option, "registry.insecure", values)
+            insecure = parse_switch(option, "registry.insecure", values)
             return (CacheRepository(_parse_ref(option, text, values), insecure=insecure),)
         case "s3":
             return (parse_bucket(option, text, values, environment),)
@@ -190,10 +190,10 @@ def _check_form(option: str, values: Mapping[str, str], compression: Compression
     if level not in {None, str(compression.level)}:
         hint = f"use --compression-level {level} for the build"
         raise UsageError(f"option {option}: layers are exported with the level of the build, not `{level}`", hint=hint)
-    if _parse_switch(option, "force-compression", values):
+    if parse_switch(option, "force-compression", values):
         raise UsageError(f"option {option}: force-compression is not supported", hint="drop it")
     for key in ("oci-mediatypes", "image-manifest"):
-        if not _parse_switch(option, key, values, default="true"):
+        if not parse_switch(option, key, values, default="true"):
             raise UsageError(
                 f"option {option}: a cache is an OCI image manifest, {key} cannot be false", hint="drop it"
             )
@@ -218,11 +218,3 @@ def _parse_tag(option: str, values: Mapping[str, str]) -> str:
     if not _TAG.fullmatch(tag):
         raise UsageError(f"option {option}: not a tag: `{tag}`")
     return tag
-
-
-def _parse_switch(option: str, key: str, values: Mapping[str, str], *, default: str = "false") -> bool:
-    text = values.get(key, default)
-    value = SWITCH_VALUES.get(text.lower())
-    if value is None:
-        raise UsageError(f"option {option}: {key} is true or false, not `{text}`")
-    return value

@@ -1,13 +1,15 @@
-"""Values of options that more than one verb has: platforms, networks, hosts, sizes, limits."""
+"""Values of options that more than one verb has: platforms, networks, hosts, sizes, limits; and of their keys."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
+from builder.cli.arguments import SWITCH_VALUES
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from builder.cli.environment import Environment
     from builder.request import NetworkMode
@@ -149,3 +151,31 @@ def parse_number(text: str, option: str) -> int:
         return int(text)
     except ValueError:
         raise UsageError(f"option {option}: not a number: `{text}`") from None
+
+
+def parse_switch(option: str, key: str, values: Mapping[str, str], *, default: str = "false") -> bool:
+    """Return the value of a key of an option that is true or false.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    text = values.get(key, default)
+    value = SWITCH_VALUES.get(text.lower())
+    if value is None:
+        raise UsageError(f"option {option}: {key} is true or false, not `{text}`")
+    return value
+
+
+def parse_duration(option: str, key: str, values: Mapping[str, str], *, default: float) -> float:
+    """Return the seconds of a key of an option that is a duration as Go writes them, `1h30m`.
+
+    Raises:
+        UsageError: it is none.
+    """
+    text = values.get(key)
+    if text is None:
+        return default
+    if not re.fullmatch(r"(?:\d+(?:\.\d+)?(?:h|ms|m|s))+", text, re.ASCII):
+        raise UsageError(f"option {option}: {key} is no duration: `{text}`", hint="write it like 24h or 90s")
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)(ms|h|m|s)", text))

@@ -7,10 +7,10 @@ credential file settings.
 from __future__ import annotations
 
 import configparser
-import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from builder.cli.option_values import parse_duration, parse_switch
 from builder.errors import UsageError
 from registry.s3 import AccessKey, Bucket
 
@@ -27,9 +27,6 @@ PLACE_KEYS: Final = (
 )  # fmt: skip
 """What says where the cache is, alike for both options. Nothing follows from *disable_accept_encoding*: that header is
 never signed."""
-
-_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:h|m|s|ms))+", re.ASCII)
-_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def parse_bucket(option: str, text: str, values: Mapping[str, str], environment: Environment) -> Bucket:
@@ -65,39 +62,11 @@ def parse_bucket(option: str, text: str, values: Mapping[str, str], environment:
         manifests_prefix=values.get("manifests_prefix", "manifests/"),
         names=tuple(part for part in values.get("name", "").split(";") if part) or ("pybuild",),
         endpoint=endpoint,
-        path_style=parse_flag(option, "use_path_style", values),
+        path_style=parse_switch(option, "use_path_style", values),
         touch_seconds=parse_duration(option, "touch_refresh", values, default=24 * 3600.0),
         parallelism=_parse_count(option, "upload_parallelism", values, default=4),
         access_key=_given_key(option, values) or settings.access_key(),
     )
-
-
-def parse_flag(option: str, key: str, values: Mapping[str, str]) -> bool:
-    """Return the value of an attribute that is true or false.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    from builder.cli.arguments import SWITCH_VALUES  # noqa: PLC0415  (loaded by then)
-
-    value = SWITCH_VALUES.get(values.get(key, "false").lower())
-    if value is None:
-        raise UsageError(f"option {option}: {key} is true or false, not `{values[key]}`")
-    return value
-
-
-def parse_duration(option: str, key: str, values: Mapping[str, str], *, default: float) -> float:
-    """Return the seconds of an attribute that is a duration as Go writes them, `1h30m`.
-
-    Raises:
-        UsageError: it is none.
-    """
-    text = values.get(key)
-    if text is None:
-        return default
-    if not _DURATION.fullmatch(text):
-        raise UsageError(f"option {option}: {key} is no duration: `{text}`", hint="write it like 24h or 90s")
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ms|h|m|s)", text))
 
 
 def _parse_count(option: str, key: str, values: Mapping[str, str], *, default: int) -> int:
