@@ -61,7 +61,6 @@ class CacheExporter:
             BuildError, RegistryError: it cannot be written.
         """
         chains = (vertex for plan in self._plans.plans for vertex in _chain(plan))
-        chains = (vertex for plan in self._plans.plans for vertex in _chain(plan))
         vertices = self._plans.vertices() if target.all_steps else tuple(chains)
         records = tuple(record for _, record in sorted({each.key: each for each in self._records(vertices)}.items()))
         steps = ExportedCache(records=records)
