@@ -10,7 +10,63 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+
+CacheReason = Literal[
+    "cached",  # the store had it
+    "imported",  # a cache of --cache-from had it
+    "changed",  # something that goes into the step is not what it was
+    "new",  # nothing like it was done before
+    "record removed",  # nothing changed, but the store forgot it
+    "layer removed",  # nothing changed, but the store lost the layer
+    "past removed",  # something changed, but the store forgot what was before
+    "other version",  # nothing changed but the way in which pybuild asks the cache
+    "no-cache",  # --no-cache
+    "no-cache-filter",  # --no-cache-filter names the stage
+]
+"""Why a step was done again, or was not."""
+
+
+class CacheChange(NamedTuple):
+    """One thing that goes into a step and is not what it was.
+
+    Attributes:
+        kind: what it is, e.g. `variable`, `base image`, `file content`.
+        name: which of them, e.g. the name of the variable; empty where there is but one.
+        before: its value then; None if it was not there, or is not known.
+        now: its value now; None if it is not there, or says nothing.
+    """
+
+    kind: str
+    name: str = ""
+    before: str | None = None
+    now: str | None = None
+
+
+class CacheAnswer(NamedTuple):
+    """What the cache said to a vertex.
+
+    Attributes:
+        number: the place of the vertex in the plan.
+        reason: why it was done again, or was not.
+        changes: what changed, where that is the reason.
+        more: how many files changed beside those in *changes*.
+        place: the cache that an imported layer comes from.
+        elsewhere: whether it is compared with another build that had the same instruction, since the last build of
+            the Dockerfile had none.
+    """
+
+    number: int
+    reason: CacheReason
+    changes: tuple[CacheChange, ...] = ()
+    more: int = 0
+    place: str = ""
+    elsewhere: bool = False
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether the step was not done again."""
+        return self.reason in {"cached", "imported"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +81,14 @@ class VertexStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VertexCompleted:
-    """A vertex is done: from the cache, by work, or with an error."""
+    """A vertex is done: from the cache, by work, or with an error.
+
+    *answer* is what the cache said, where that was asked for and the vertex has a key.
+    """
 
     vertex: str
     cached: bool = False
+    answer: CacheAnswer | None = None
     error: str | None = None
     canceled: bool = False
     time: float

@@ -4,6 +4,8 @@ On disk: `ROOT/state.db`, SQLite in WAL mode, shared by many processes. Everythi
 blobs and by building; a damaged file is moved aside and a new one begun.
 
     record(key, diff_id, created, name, ingredients, used)      what a cache key resolves to
+    listing(key, data)                                          the files a key was made of (builder.cache.listing)
+    past(place, stage, steps, used)                             steps of the last build of a Dockerfile (builder.cache.past)
     blob(diff_id, digest, size, media_type)                     the stored forms of a layer
     layer(id, diff_id)                                          layers whose tree is known
     tree(layer, folder, names)                                  what a layer says of the names in a folder
@@ -28,10 +30,11 @@ from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest, parse_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from builder.cache.key import Ingredient
+    from builder.cache.past import PastStep
     from builder.context.remote import UrlRow
 
 SCHEMA_VERSION = 3
@@ -42,6 +45,10 @@ CREATE TABLE IF NOT EXISTS record(
     ingredients TEXT NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS record_diff_id ON record(diff_id);
 CREATE INDEX IF NOT EXISTS record_name ON record(name, used);
+CREATE TABLE IF NOT EXISTS listing(key TEXT PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS past(
+    place TEXT NOT NULL, stage TEXT NOT NULL, steps TEXT NOT NULL, used REAL NOT NULL, PRIMARY KEY(place, stage));
+CREATE INDEX IF NOT EXISTS past_used ON past(used);
 CREATE TABLE IF NOT EXISTS blob(
     diff_id TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
     PRIMARY KEY(diff_id, digest)) WITHOUT ROWID;
@@ -58,6 +65,9 @@ CREATE TABLE IF NOT EXISTS url(
     url TEXT PRIMARY KEY, etag TEXT NOT NULL, modified TEXT NOT NULL, digest TEXT NOT NULL,
     checksum TEXT NOT NULL) WITHOUT ROWID;
 """
+
+PAST_STAGES = 1000
+"""Of how many stages the last build is kept."""
 
 BUSY_TIMEOUT = 60.0
 """Seconds a process waits for another one's write."""
@@ -135,14 +145,14 @@ class State:
             ).fetchone()
         return _record(row) if row else None
 
-    def find_latest(self, name: str) -> Record | None:
-        """Find the record last used by a step of this name: what a miss is compared with."""
+    def find_named(self, name: str, *, limit: int) -> tuple[Record, ...]:
+        """List records of steps of this name, the last used first."""
         with self.reading() as connection:
-            row = connection.execute(
-                "SELECT key, diff_id, created, name, ingredients FROM record WHERE name = ? ORDER BY used DESC LIMIT 1",
-                (name,),
-            ).fetchone()
-        return _record(row) if row else None
+            rows = connection.execute(
+                "SELECT key, diff_id, created, name, ingredients FROM record WHERE name = ? ORDER BY used DESC LIMIT ?",
+                (name, limit),
+            ).fetchall()
+        return tuple(_record(row) for row in rows)
 
     def find_records(self, diff_id: Digest, name: str) -> tuple[Record, ...]:
         """List the records by which steps of this name made this layer."""
@@ -153,8 +163,8 @@ class State:
             ).fetchall()
         return tuple(_record(row) for row in rows)
 
-    def put_record(self, record: Record) -> None:
-        """Keep a record; an older answer to the same key is replaced."""
+    def put_record(self, record: Record, *, listing: bytes = b"") -> None:
+        """Keep a record, with a listing if its key is made of files; an older answer to the same key is replaced."""
         with self.writing() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO record VALUES(?, ?, ?, ?, ?, ?)",
@@ -167,6 +177,14 @@ class State:
                     time.time(),
                 ),
             )
+            if listing:
+                connection.execute("INSERT OR REPLACE INTO listing VALUES(?, ?)", (record.key, listing))
+
+    def find_listing(self, key: str) -> bytes:
+        """Give the listing of a key, empty if it has none."""
+        with self.reading() as connection:
+            row = connection.execute("SELECT data FROM listing WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else b""
 
     def touch_records(self, keys: Iterable[str]) -> None:
         """Note that records were used now."""
@@ -184,8 +202,33 @@ class State:
 
     def remove_records(self, keys: Iterable[str]) -> None:
         """Forget records."""
+        rows = [(key,) for key in keys]
         with self.writing() as connection:
-            connection.executemany("DELETE FROM record WHERE key = ?", [(key,) for key in keys])
+            connection.executemany("DELETE FROM record WHERE key = ?", rows)
+            connection.executemany("DELETE FROM listing WHERE key = ?", rows)
+
+    def put_past(self, place: str, stages: Mapping[str, Sequence[PastStep]]) -> None:
+        """Keep what a build was made of; other stages of the same place stay, and of all places the last used ones."""
+        if not stages:
+            return
+        now = time.time()
+        with self.writing() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO past VALUES(?, ?, ?, ?)",
+                [(place, name, json.dumps(steps, separators=(",", ":")), now) for name, steps in stages.items()],
+            )
+            connection.execute(
+                "DELETE FROM past WHERE used < (SELECT used FROM past ORDER BY used DESC LIMIT 1 OFFSET ?)",
+                (PAST_STAGES - 1,),
+            )
+
+    def find_past(self, place: str) -> dict[str, tuple[PastStep, ...]]:
+        """Give what was last kept of the stages of a place."""
+        from builder.cache.past import PastStep  # noqa: PLC0415  only where a miss is explained
+
+        with self.reading() as connection:
+            rows = connection.execute("SELECT stage, steps FROM past WHERE place = ?", (place,)).fetchall()
+        return {name: tuple(PastStep(*step) for step in json.loads(steps)) for name, steps in rows}
 
     def find_blobs(self, diff_id: Digest) -> tuple[Descriptor, ...]:
         """List the stored forms of a layer; they may have been deleted since."""
@@ -282,7 +325,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _create(connection: sqlite3.Connection, version: int) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if version:
-        for table in ("record", "blob", "layer", "tree", "file", "sight", "origin", "url"):
+        for table in ("record", "listing", "past", "blob", "layer", "tree", "file", "sight", "origin", "url"):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
     for statement in _SCHEMA.split(";"):
         connection.execute(statement)

@@ -15,7 +15,7 @@ import marshal
 import os
 import stat
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from builder.context.fingerprint import is_racy
 from builder.context.select import InlineFile
@@ -42,8 +42,48 @@ FileDigests = dict[tuple[int, int], bytes]
 """Device and inode to digest."""
 
 
+class ListedSource(NamedTuple):
+    """What the digest of one source was made of.
+
+    Attributes:
+        name: last name of the source.
+        prefix: what to put before the names in the records to get paths below the source root.
+        records: one a file, for `read_records`.
+    """
+
+    name: bytes
+    prefix: bytes
+    records: bytes
+
+
+class FileRecord(NamedTuple):
+    """One file of a source, as it enters the digest.
+
+    Attributes:
+        name: relative to the source, empty for a source that is no directory.
+        mode: type and mode bits.
+        uid: the owner.
+        gid: the group.
+        size: of a regular file.
+        device: number of a device.
+        content: digest of a regular file, text of a symbolic link.
+    """
+
+    name: bytes
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    device: int
+    content: bytes
+
+
 def digest_selection(
-    selection: Selection, fingerprints: Fingerprints | None, *, now_ns: int
+    selection: Selection,
+    fingerprints: Fingerprints | None,
+    *,
+    now_ns: int,
+    listed: list[ListedSource] | None = None,
 ) -> tuple[tuple[str, str], ...]:
     """Digest each source of *selection*.
 
@@ -52,6 +92,7 @@ def digest_selection(
         fingerprints: known digests of files, completed by what had to be read; None to read everything (views of
             stages, whose device numbers mean nothing after the build).
         now_ns: time before the selection was made, or later by less than it took.
+        listed: takes what the digest of each source was made of, which then has to be looked at file by file.
 
     Returns:
         For each source its last name and the digest as 64 hex digits, in order.
@@ -68,7 +109,7 @@ def digest_selection(
             known[number] = _digest_inline(source)
         elif fingerprints is not None:
             sights[number] = _digest_sight(source, keep_owner=keep_owner)
-            digest = fingerprints.find_sight(sights[number])
+            digest = fingerprints.find_sight(sights[number]) if listed is None else None
             if digest is not None:
                 known[number] = digest
     left = {
@@ -80,7 +121,11 @@ def digest_selection(
         digests = _file_digests(root, left.values(), fingerprints, now_ns)
         for number, source in left.items():
             state = hashlib.sha256(_frame(source.name))
-            state.update(_records(source, digests, keep_owner=keep_owner))
+            records = _records(source, digests, keep_owner=keep_owner)
+            state.update(records)
+            if listed is not None:
+                path = source.item.path
+                listed.append(ListedSource(source.name, path + b"/" if source.skip else path, records))
             known[number] = state.hexdigest()
             if fingerprints is not None and not any(is_racy(found[1], now_ns) for found in _regular_files(source)):
                 fingerprints.store_sight(sights[number], known[number])
@@ -88,6 +133,19 @@ def digest_selection(
         (source.name.decode("utf-8", "surrogateescape"), known[number])
         for number, source in enumerate(selection.sources)
     )
+
+
+def read_records(records: bytes) -> Iterator[FileRecord]:
+    """Give the files of a `ListedSource` one by one."""
+    at = 0
+    while at < len(records):
+        length, mode, uid, gid, size, device, link_length = _HEADER.unpack_from(records, at)
+        at += _HEADER.size
+        name = records[at : at + length]
+        at += length
+        length = hashlib.sha256().digest_size if stat.S_ISREG(mode) else link_length
+        yield FileRecord(name, mode, uid, gid, size, device, records[at : at + length])
+        at += length
 
 
 def read_capability(fd: int) -> bytes | None:

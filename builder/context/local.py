@@ -22,6 +22,7 @@ from builder.source import SourceFile, Span
 from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
+    from builder.context.digest import ListedSource
     from builder.context.fingerprint import Fingerprints
 
 DEFAULT_NAMES = ("Dockerfile", "dockerfile")
@@ -153,14 +154,20 @@ class LocalContext:
         return data
 
 
-def digest_files(selection: Selection, fingerprints: Fingerprints | None, *, span: Span | None) -> str:
-    """Give the content digest of a selection as one text.
+def digest_files(
+    selection: Selection,
+    fingerprints: Fingerprints | None,
+    *,
+    span: Span | None,
+    listed: list[ListedSource] | None = None,
+) -> str:
+    """Give the content digest of a selection as one text; *listed* takes what it was made of.
 
     Raises:
         ContextError: a file cannot be read; at *span*, the instruction that names it.
     """
     try:
-        digests = digest_selection(selection, fingerprints, now_ns=time.time_ns())
+        digests = digest_selection(selection, fingerprints, now_ns=time.time_ns(), listed=listed)
     except ContextError as error:
         error.span = error.span or span
         raise

@@ -450,6 +450,7 @@ class _Converter:
             mounts=mounts,
             insecure=instruction.security == "insecure",
             devices=plan_devices(instruction, self._request.devices),
+            build_args=frozenset(name for name, _ in state.build_args if state.is_build_arg(name)),
         )
         build_args = [(name, state.environ.get(name, value)) for name, value in state.build_args]
         text = history_text.run_command(words, build_args)
@@ -621,6 +622,7 @@ class _Converter:
             name=state.name_step(text),
             text=text,
             stage=state.stage_name,
+            platform=state.prefix,
             span=instruction.span,
             no_cache=self._request.no_cache or state.stage_name.lower() in stages,
         )

@@ -55,7 +55,8 @@ class RunCommand:
     enters neither the key nor the history. *user* is as written, *platform* the one the command is made for. *network* is
     what was asked for, whatever the machine then has for it. *files* are mounted read-only under `/dev/pipes`
     (here-documents that are programs), as name and content. *mounts* read from the sources of the vertex. *insecure*
-    lifts the restrictions of the sandbox. *devices* are asked for; which there are is known later.
+    lifts the restrictions of the sandbox. *devices* are asked for; which there are is known later. *build_args* says
+    which names of *environ* are those of build arguments, for messages.
     """
 
     args: tuple[str, ...]
@@ -73,6 +74,7 @@ class RunCommand:
     mounts: tuple[PlannedMount, ...] = ()
     insecure: bool = False
     devices: tuple[Device, ...] = ()
+    build_args: frozenset[str] = frozenset()
 
     def ingredients(self) -> tuple[Ingredient, ...]:
         """Name what decides the result; the addresses of extra hosts do not, their names do."""
@@ -171,7 +173,8 @@ class Vertex:
     """One node of the plan.
 
     *name* is for people (`[build 2/5] RUN make`), *text* the instruction without the numbers, which stays the same
-    when steps come and go before it. *no_cache* asks that it be done whatever the cache says.
+    when steps come and go before it. *platform* is that of the image it is for, where there are several. *no_cache*
+    asks that it be done whatever the cache says.
     """
 
     op: Op
@@ -180,6 +183,7 @@ class Vertex:
     name: str
     text: str
     stage: str
+    platform: str = ""
     span: Span | None = None
     no_cache: bool = False
     digest: str = field(init=False)

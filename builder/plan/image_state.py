@@ -83,6 +83,10 @@ class StageState:
         self.environ[name] = value
         self.config = replace(self.config, env=set_variable(self.config.env, name, value))
 
+    def is_build_arg(self, name: str) -> bool:
+        """Tell whether the value that steps see under a name is that of an ARG, not of an ENV."""
+        return name in self.environ and f"{name}={self.environ[name]}" not in self.config.env
+
     def name_step(self, text: str) -> str:
         """Name a step as the progress shows it: `[build 2/5] RUN make`."""
         self.step += 1

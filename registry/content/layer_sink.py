@@ -151,6 +151,13 @@ class LayerSink:
         self._writer.write(compressed)
 
 
+def deflate(data: bytes) -> bytes:
+    """Compress bytes fast, to a zlib stream."""
+    from isal import isal_zlib  # noqa: PLC0415  (slow)
+
+    return bytes(isal_zlib.compress(data, 1))
+
+
 def recompress(store: BlobStore, descriptor: Descriptor, compression: Compression, *, threads: int = 2) -> LayerBlob:
     """Store a layer once more, with another compression.
 

@@ -5,6 +5,7 @@ import pytest
 from builder.cache import fingerprints as fingerprints_module
 from builder.cache.fingerprints import StoredFingerprints
 from builder.cache.key import derive_key
+from builder.cache.past import PastStep
 from builder.cache.state import Record, State
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import digest_of
@@ -32,7 +33,7 @@ def test_record_is_found_by_its_key_and_name(state):
     state.close()
 
     assert state.find_record("k") == record()
-    assert state.find_latest("RUN x") == record()
+    assert state.find_named("RUN x", limit=9) == (record(),)
     assert state.find_record("other") is None
 
 
@@ -46,6 +47,44 @@ def test_blobs_of_forgotten_layers_are_gone(state):
 
     assert state.find_blobs(kept) == (blob,)
     assert state.find_blobs(dropped) == ()
+
+
+def test_records_of_a_name_are_listed_the_last_used_first(state):
+    """Up to as many as are asked for."""
+    for key in "abc":
+        state.put_record(record(key))
+    state.touch_records(["a"])
+
+    assert [found.key for found in state.find_named("RUN x", limit=2)] == ["a", "c"]
+
+
+def test_listing_goes_with_its_record(state):
+    """It is there as long as the record is."""
+    state.put_record(record("a"), listing=b"listing")
+    state.put_record(record("b"))
+
+    assert (state.find_listing("a"), state.find_listing("b")) == (b"listing", b"")
+    state.remove_records(["a"])
+    assert state.find_listing("a") == b""
+
+
+def test_last_build_of_a_stage_replaces_the_one_before(state):
+    """Stages that were not built again stay, and other places are other places."""
+    steps = (PastStep("FROM a", ""), PastStep("RUN x", "k"))
+    state.put_past("place", {"one": steps, "two": steps})
+    state.put_past("place", {"one": steps[:1]})
+
+    assert state.find_past("place") == {"one": steps[:1], "two": steps}
+    assert state.find_past("elsewhere") == {}
+
+
+def test_last_builds_of_long_ago_are_forgotten(state, monkeypatch):
+    """Only so many stages are kept, those that were built last."""
+    monkeypatch.setattr("builder.cache.state.PAST_STAGES", 2)
+    for number in range(4):
+        state.put_past(str(number), {"": (PastStep("FROM a", ""),)})
+
+    assert [bool(state.find_past(str(number))) for number in range(4)] == [False, False, True, True]
 
 
 def test_damaged_database_is_set_aside_and_begun_anew(tmp_path):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import time
 
 import pytest
 
 from builder.context import digest as digest_module
-from builder.context.digest import digest_selection
+from builder.context.digest import digest_selection, read_records
 from builder.context.fingerprint import RACY_NS, MemoryFingerprints
 from builder.context.select import InlineFile, Selection, select_sources
 from builder.errors import ContextError
@@ -189,3 +191,20 @@ def test_inline_files_are_part_of_the_answer():
     two = Selection(root=None, sources=(InlineFile(name=b"x", content=b"2"),))
 
     assert digest_selection(one, None, now_ns=0) != digest_selection(two, None, now_ns=0)
+
+
+def test_what_was_digested_is_listed(folder):
+    """Each source with its path, and each file with what counts of it."""
+    listed = []
+    (folder / "d" / "a").chmod(0o640)
+    with source_root(folder) as root:
+        selection = Selection(root=root, sources=select_sources(root, ["d", "e"]))
+        digests = digest_selection(selection, None, now_ns=0, listed=listed)
+
+    assert [(source.name, source.prefix) for source in listed] == [(b"d", b"d/"), (b"e", b"e")]
+    files = {record.name: record for source in listed for record in read_records(source.records)}
+    assert list(files) == [b"a", b"empty", b"l", b"sub", b"sub/b", b""]
+    assert files[b"a"].mode == stat.S_IFREG | 0o640
+    assert files[b"sub/b"].content == hashlib.sha256(b"22").digest()
+    assert (files[b"l"].content, files[b"sub/b"].size) == (b"a", 2)
+    assert digests == _digest(folder, "d", "e")

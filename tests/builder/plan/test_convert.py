@@ -312,3 +312,16 @@ def test_network_of_a_step_is_what_was_asked_for(flag, wish, expected):
     steps = plan(f"FROM scratch\nRUN {flag} true\n", network=wish, allow=frozenset({"network.host"})).vertices()
 
     assert [vertex.op.network for vertex in steps if isinstance(vertex.op, RunCommand)] == [expected]
+
+
+def test_variables_of_args_are_told_from_those_of_env():
+    """An ENV that follows an ARG of its name makes it a variable of the image."""
+    vertex = plan("FROM scratch\nARG A=1\nARG B=1\nARG C\nENV B=2 D=3\nRUN x").vertex
+
+    assert vertex.op.build_args == {"A"}
+
+
+@pytest.mark.parametrize(("platforms", "name"), [((), ""), ((LINUX, Platform("linux", "arm64")), "linux/amd64")])
+def test_step_knows_its_platform_where_there_are_several(platforms, name):
+    """As its name does."""
+    assert plan("FROM scratch\nRUN x", platforms=platforms).vertex.platform == name
