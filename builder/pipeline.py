@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.cache.key import derive_key
+from builder.cache.past import name_place
 from builder.context.ignore import hides_source
 from builder.dockerfile.directives import SYNTAX_ARG
 from builder.dockerfile.mounts import CacheMount
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from builder.image.index import ImageIndex
     from builder.plan.platforms import Plans
     from builder.solve.devices import Devices
+    from builder.solve.explain_cache import CacheExplainer
     from builder.solve.imported_cache import ImportedCaches
     from builder.source import Span
     from builder.store import Store
@@ -115,6 +117,7 @@ class Build:
             network=self._sources.network,
             devices=self._devices,
             imported=self._imported,
+            explainer=self._explain_cache(),
             wants_all_layers=any(target.all_steps for target in request.cache_to),
         )
         self._exporter = Exporter(request, self._plans, self._solver, store, exporting=self._exporting, push=self._push)
@@ -142,6 +145,7 @@ class Build:
             BuildError, SandboxError, RegistryError: the build failed; nothing is tagged.
         """
         self._solver.run(zygote, jobs=self._request.jobs)
+        self._store.state.put_past(name_place(self._request), self._solver.steps())
         image = self._exporter.image()
         self._exporter.write()
         if self._request.cache_to:
@@ -248,6 +252,14 @@ class Build:
         ops = [vertex.op for vertex in self._plans.vertices() if isinstance(vertex.op, RunCommand)]
         has_any = any(isinstance(planned.mount, CacheMount) for op in ops for planned in op.mounts)
         return has_any and bool(cache_mounts(self._store.root))
+
+    def _explain_cache(self) -> CacheExplainer | None:
+        if not self._request.explain_cache or self._survey is not None:
+            return None
+        from builder.solve.explain_cache import CacheExplainer  # noqa: PLC0415  only with --explain-cache
+
+        place, vertices = name_place(self._request), self._plans.vertices()
+        return CacheExplainer(self._store.state, vertices, place, no_cache=self._request.no_cache)
 
     def _export_caches(self) -> None:
         from builder.export.cache import CacheExporter  # noqa: PLC0415  only with --cache-to

@@ -157,7 +157,8 @@ class BuildRequest:
     *dockerfile_text* and *dockerfile_url* replace it. *build_contexts* are the named contexts. *git_environ* are
     variables of the user for git, which takes those it needs. *platform* is the target platform;
     *platforms* are all of them where there are several, *platform* being the first, and empty where there is one.
-    *tags* are the names the image gets in the store. *inline_cache* puts a cache into the image. *no_cache_stages* holds the stages of `--no-cache-filter`.
+    *tags* are the names the image gets in the store. *inline_cache* puts a cache into the image. *no_cache_stages* holds
+    the stages of `--no-cache-filter`. *explain_cache* has every step say whether the cache had it, and why not.
     *ulimits* are name, soft and hard limit, -1 for no limit. *allow* holds entitlements (`builder.plan.entitlements`),
     with that for the host's network if *network* is `host`; *devices* says of the one for devices what it covers.
     """
@@ -185,6 +186,7 @@ class BuildRequest:
     inline_cache: bool = False
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
+    explain_cache: bool = False
     pull: bool = False
     network: NetworkMode = "default"
     add_hosts: tuple[tuple[str, str], ...] = ()

@@ -55,7 +55,6 @@ _LATER: Final[Mapping[str, frozenset[str]]] = {
             "--cpuset-cpus",
             "--cpuset-mems",
             "--policy",
-            "--explain-cache",
             "--squash",
             "--authfile",
         ]
@@ -404,6 +403,11 @@ def _build_parser() -> Parser:
     shown = parser.add_argument_group("Output")
     _add_progress(shown)
     shown.add_argument("-q", "--quiet", action="store_true", help="Show no progress, print the image id")
+    shown.add_argument(
+        "--explain-cache",
+        action="store_true",
+        help="Say at the end which steps the cache had, and what changed for the others",
+    )
     shown.add_argument("--check", action="store_true", help="Build nothing, check the Dockerfile: --call check")
     shown.add_argument(
         "--call",

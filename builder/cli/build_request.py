@@ -106,6 +106,7 @@ def parse_build(
         inline_cache=None in targets or _wants_inline_cache(build_args),
         no_cache=arguments.no_cache,
         no_cache_stages=frozenset(name for text in arguments.no_cache_filter for name in _split_csv(text)),
+        explain_cache=arguments.explain_cache,
         pull=arguments.pull,
         network=network,
         add_hosts=parse_hosts(arguments.add_host),

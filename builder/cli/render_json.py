@@ -11,7 +11,7 @@ import time
 from base64 import b64encode
 from typing import Any, TextIO, assert_never
 
-from builder.events import Event, VertexCompleted, VertexLog, VertexStarted, VertexStatus, Warned
+from builder.events import CacheAnswer, Event, VertexCompleted, VertexLog, VertexStarted, VertexStatus, Warned
 
 CANCELED = "context canceled"
 """The error text of a canceled vertex, by which BuildKit's clients know one."""
@@ -92,6 +92,8 @@ class JsonRenderer:
             vertex["cached"] = True
         if event.canceled or event.error is not None:
             vertex["error"] = CANCELED if event.canceled else event.error
+        if event.answer is not None:
+            vertex["explainCache"] = _answer(event.answer)
         return vertex
 
     def _status(self, event: VertexStatus) -> dict[str, Any]:
@@ -104,6 +106,22 @@ class JsonRenderer:
         if event.completed:
             status["completed"] = now
         return status
+
+
+def _answer(answer: CacheAnswer) -> dict[str, Any]:
+    record: dict[str, Any] = {"hit": answer.is_hit, "reason": answer.reason}
+    if answer.changes:
+        record["changes"] = [
+            {name: value for name, value in change._asdict().items() if value is not None and (value or name != "name")}
+            for change in answer.changes
+        ]
+    if answer.more:
+        record["moreFiles"] = answer.more
+    if answer.place:
+        record["cache"] = answer.place
+    if answer.elsewhere:
+        record["elsewhere"] = True
+    return record
 
 
 def _warning(event: Warned) -> dict[str, Any]:

@@ -85,6 +85,11 @@ class ImportedCaches:
         with self._lock:
             return next((cache.records[key] for cache in self._caches if key in cache.records), None)
 
+    def place_of(self, key: str) -> str:
+        """Name the cache that `find` finds a key in."""
+        with self._lock:
+            return next((source.name for source, _, records in self._caches if key in records), "")
+
     def fetch(self, wanted: Iterable[CachedLayer]) -> bool:
         """Bring layers into the store.
 

@@ -26,6 +26,7 @@ from builder.image.assemble import Layer
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.platforms import Plans
 from builder.solve.filesystem import FileSystem, FileSystems, snapshot_name
+from builder.solve.questions import Question, list_stages
 from builder.tree import EmptyTree, Tree
 
 if TYPE_CHECKING:
@@ -34,13 +35,17 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from builder.cache.document import CachedLayer
+    from builder.cache.past import PastStep
+    from builder.context.digest import ListedSource
     from builder.context.local import Context
     from builder.context.named import NamedContexts
     from builder.context.remote import Network, RemoteContext
     from builder.context.select import Selection
+    from builder.events import CacheAnswer
     from builder.plan.mounts import PlannedMount
     from builder.request import SecretSource, SshSource
     from builder.solve.devices import Devices
+    from builder.solve.explain_cache import CacheExplainer
     from builder.solve.imported_cache import ImportedCaches
     from builder.solve.layer import LayerMaker
     from builder.solve.networks import StepNetworks
@@ -75,6 +80,7 @@ class Solver:
         network: gives what fetches the sources of ADD; None if no step needs it.
         devices: gives steps their devices; None if no step asks for one.
         imported: what other caches know; None if there are none.
+        explainer: says of each step why the cache had it or not; None if nobody asks.
         wants_all_layers: have the layers of all steps in the store, not only those that something is made of.
     """
 
@@ -92,13 +98,17 @@ class Solver:
         network: Callable[[], Network] | None = None,
         devices: Devices | None = None,
         imported: ImportedCaches | None = None,
+        explainer: CacheExplainer | None = None,
         wants_all_layers: bool = False,
     ) -> None:
         self._vertices = plan.vertices()
         self._results_wanted = [each.vertex for each in (plan.plans if isinstance(plan, Plans) else (plan,))]
         self._imported = imported
         self._wants_all_layers = wants_all_layers
-        self._found: dict[str, tuple[CachedLayer, Record]] = {}
+        self._explainer = explainer
+        self._found: dict[str, tuple[CachedLayer, Record, bytes]] = {}
+        self._questions: dict[str, Question] = {}
+        self._listed: dict[str, list[ListedSource]] = {}
         self._store = store
         self._context = context
         self._layers = layers
@@ -132,6 +142,10 @@ class Solver:
     def made(self) -> Mapping[str, Layer]:
         """Give the layer each vertex made, by vertex digest."""
         return {digest: result.made for digest, result in self._results.items() if result.made}
+
+    def steps(self) -> dict[str, list[PastStep]]:
+        """Give the steps of each stage with their keys."""
+        return list_stages(self._vertices, self._questions)
 
     def probe(self) -> bool:
         """Answer every vertex the cache knows; return whether the rest needs the namespace."""
@@ -173,12 +187,12 @@ class Solver:
             return True
         found, self._found = self._found, {}
         needed = self._needed_layers()
-        wanted = [cached for cached, _ in found.values() if cached.diff_id in needed]
+        wanted = [cached for cached, *_ in found.values() if cached.diff_id in needed]
         if not self._imported.fetch(wanted):
             return False
-        for cached, record in found.values():
+        for cached, record, listing in found.values():
             if cached.diff_id in needed:
-                self._store.state.put_record(record)
+                self._store.state.put_record(record, listing=listing)
         return True
 
     def _needed_layers(self) -> set[Digest]:
@@ -257,7 +271,10 @@ class Solver:
         except BaseException as error:
             canceled = self._canceled
             text = None if canceled else getattr(error, "message", str(error))
-            self._sink(VertexCompleted(vertex=vertex.digest, error=text, canceled=canceled, time=time.time()))
+            answer = self._explain(vertex, cached=False)
+            self._sink(
+                VertexCompleted(vertex=vertex.digest, error=text, canceled=canceled, answer=answer, time=time.time())
+            )
             if isinstance(error, BuildError) and error.span is None:
                 error.span = vertex.span
             raise
@@ -268,7 +285,14 @@ class Solver:
 
     def _finish(self, vertex: Vertex, result: Result) -> None:
         self._results[vertex.digest] = result
-        self._sink(VertexCompleted(vertex=vertex.digest, cached=result.cached, time=time.time()))
+        answer = self._explain(vertex, cached=result.cached)
+        self._listed.pop(vertex.digest, None)
+        self._sink(VertexCompleted(vertex=vertex.digest, cached=result.cached, answer=answer, time=time.time()))
+
+    def _explain(self, vertex: Vertex, *, cached: bool) -> CacheAnswer | None:
+        if self._explainer is None:
+            return None
+        return self._explainer.answer(vertex, self._questions, self._listed.get(vertex.digest, ()), cached=cached)
 
     # Answers
 
@@ -285,6 +309,7 @@ class Solver:
 
     def _recall(self, vertex: Vertex, key: str, ingredients: list[Ingredient]) -> Result | None:
         record = self._store.state.find_record(key)
+        self._questions[vertex.digest] = Question(key, ingredients, had_record=record is not None)
         if record is None or self._file_systems.find_blob(record.diff_id) is None:
             return self._recall_imported(vertex, key, ingredients)
         self._used.append(key)
@@ -296,11 +321,13 @@ class Solver:
         cached = self._imported.find(key) if self._imported is not None else None
         if self._imported is None or cached is None:
             return None
+        self._questions[vertex.digest] = Question(key, ingredients, place=self._imported.place_of(key))
         layer = Layer(diff_id=cached.diff_id, created=cached.created)
+        record, listing = _record(vertex, key, ingredients, layer), self._listing(vertex, ingredients)
         if not self._is_running:
-            self._found[key] = (cached, _record(vertex, key, ingredients, layer))
+            self._found[key] = (cached, record, listing)
         elif self._imported.fetch([cached]):
-            self._store.state.put_record(_record(vertex, key, ingredients, layer))
+            self._store.state.put_record(record, listing=listing)
         else:
             return self._recall_imported(vertex, key, ingredients)  # another cache may have it
         return Result((*self.result(vertex.parent), layer), layer, cached=True)
@@ -312,7 +339,7 @@ class Solver:
         return Result(tuple(Layer(diff_id=diff_id) for diff_id in image.config.diff_ids), None, cached=True)
 
     def _key(self, vertex: Vertex) -> tuple[str, list[Ingredient]]:
-        """Derive the cheap key of a vertex whose inputs are solved."""
+        """Derive the cheap key of a vertex whose inputs are solved, and list the files it is made of."""
         ingredients = [*vertex.op.ingredients(), *self._below(vertex)]
         match vertex.op:
             case CopyFiles() as op if vertex.sources:
@@ -326,6 +353,7 @@ class Solver:
             case RunCommand() as op if op.mounts:
                 from builder.solve.mount_inputs import cheap_ingredients  # noqa: PLC0415  only with mounts
 
+                self._listed[vertex.digest] = []
                 contents = [_content(self.result(source)) for source in vertex.sources]
                 ingredients += cheap_ingredients(op, contents, partial(self._digest_mounted, vertex))
             case _:
@@ -364,17 +392,21 @@ class Solver:
 
     def _digest(self, vertex: Vertex, op: CopyFiles) -> str:
         if vertex.digest not in self._digests:
-            self._digests[vertex.digest] = digest_files(self._select(vertex, op), self._fingerprints, span=vertex.span)
+            listed = self._listed[vertex.digest] = []
+            selection = self._select(vertex, op)
+            self._digests[vertex.digest] = digest_files(selection, self._fingerprints, span=vertex.span, listed=listed)
         return self._digests[vertex.digest]
 
     def _digest_mounted(self, vertex: Vertex, mount: PlannedMount) -> str:
-        """Digest what a mount shows of the context, or of the file system of another vertex."""
+        """Digest and list what a mount shows of the context, or of the file system of another vertex."""
         from builder.solve.mount_inputs import select_mounted, select_mounted_from  # noqa: PLC0415  as above
 
+        listed = self._listed[vertex.digest]
         if mount.source is None:
-            return digest_files(select_mounted(self._context, vertex, mount), self._fingerprints, span=vertex.span)
+            selection = select_mounted(self._context, vertex, mount)
+            return digest_files(selection, self._fingerprints, span=vertex.span, listed=listed)
         with self._file_systems.opened(self.result(vertex.sources[mount.source])) as root_fd:
-            return digest_files(select_mounted_from(root_fd, vertex, mount), None, span=vertex.span)
+            return digest_files(select_mounted_from(root_fd, vertex, mount), None, span=vertex.span, listed=listed)
 
     # Work
 
@@ -384,6 +416,7 @@ class Solver:
         from builder.solve.ops.workdir import place_workdir  # noqa: PLC0415  as above
 
         key, ingredients = self._key(vertex)
+        self._questions.setdefault(vertex.digest, Question(key, ingredients))
         parent = self.result(vertex.parent)
         match vertex.op:
             case RunCommand() as op if vertex.sources:
@@ -412,10 +445,11 @@ class Solver:
 
         with self._file_systems.opened(self.result(vertex.sources[0])) as root_fd:
             selection = select_from_stage(vertex, op, root_fd)
+            listed = self._listed[vertex.digest] = []
             by_content = [
                 *op.ingredients(),
                 *self._below(vertex),
-                ("files", digest_files(selection, None, span=vertex.span)),
+                ("files", digest_files(selection, None, span=vertex.span, listed=listed)),
             ]
             content_key = derive_key(by_content)
             known = None if vertex.no_cache else self._recall(vertex, content_key, by_content)
@@ -432,6 +466,7 @@ class Solver:
         """Run a command that mounts other file systems, unless what it sees of them is known after all."""
         from builder.solve.mount_inputs import exact_ingredients  # noqa: PLC0415  only with mounts
 
+        self._listed[vertex.digest] = []
         mounted = exact_ingredients(op, partial(self._digest_mounted, vertex))
         by_content = [*op.ingredients(), *self._below(vertex), *mounted]
         content_key = derive_key(by_content)
@@ -520,8 +555,18 @@ class Solver:
         return layer
 
     def _keep(self, vertex: Vertex, key: str, ingredients: list[Ingredient], layer: Layer) -> Result:
-        self._store.state.put_record(_record(vertex, key, ingredients, layer))
+        record, listing = _record(vertex, key, ingredients, layer), self._listing(vertex, ingredients)
+        self._store.state.put_record(record, listing=listing)
         return Result((*self.result(vertex.parent), layer), layer, cached=False)
+
+    def _listing(self, vertex: Vertex, ingredients: Iterable[Ingredient]) -> bytes:
+        """Give the listing to be kept with a key, empty if it is not made of files."""
+        listed = self._listed.get(vertex.digest)
+        if not listed or all(name not in {"files", "mounted files"} for name, _ in ingredients):
+            return b""
+        from builder.cache.listing import pack_listing  # noqa: PLC0415  a build that is cached keeps nothing
+
+        return pack_listing(listed)
 
 
 def _record(vertex: Vertex, key: str, ingredients: list[Ingredient], layer: Layer) -> Record:

@@ -58,6 +58,10 @@ def build_image(
     """
     mode = "quiet" if arguments.quiet else environment.progress(arguments.progress)
     renderer = open_renderer(mode, environment, sys.stderr)
+    if request.explain_cache and mode != "rawjson":
+        from builder.cli.show_cache import CacheReport  # noqa: PLC0415  only with --explain-cache
+
+        renderer = CacheReport(renderer, sys.stderr, is_alone=mode == "quiet")
     with Store(request.root, warn=partial(_warn, renderer)) as store:
         try:
             build = Build(

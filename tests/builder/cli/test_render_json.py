@@ -7,7 +7,7 @@ import io
 import json
 
 from builder.cli.render_json import JsonRenderer
-from builder.events import VertexLog, VertexStarted
+from builder.events import CacheAnswer, CacheChange, VertexCompleted, VertexLog, VertexStarted
 from tests.builder.cli.recorded_build import EVENTS, LAYER
 
 
@@ -113,3 +113,30 @@ def test_json_is_ascii():
     JsonRenderer(stream).sink(VertexStarted(vertex="a", name="日本\udcff", time=0.0))
 
     assert stream.getvalue().isascii()
+
+
+def test_json_answer_of_the_cache_is_a_field_of_its_vertex():
+    """What is empty or unknown is left out."""
+    changes = (CacheChange("variable", "A", "1", "2"), CacheChange("file added", "a"), CacheChange("user", "", "", "x"))
+    answers = [
+        CacheAnswer(0, "cached"),
+        CacheAnswer(1, "imported", place="registry.example/cache"),
+        CacheAnswer(2, "changed", changes, more=3, elsewhere=True),
+    ]
+    events = [VertexCompleted(vertex="v", answer=answer, time=0.0) for answer in answers]
+
+    assert [record["vertexes"][0]["explainCache"] for record in _render(events)] == [
+        {"hit": True, "reason": "cached"},
+        {"hit": True, "reason": "imported", "cache": "registry.example/cache"},
+        {
+            "hit": False,
+            "reason": "changed",
+            "changes": [
+                {"kind": "variable", "name": "A", "before": "1", "now": "2"},
+                {"kind": "file added", "name": "a"},
+                {"kind": "user", "before": "", "now": "x"},
+            ],
+            "moreFiles": 3,
+            "elsewhere": True,
+        },
+    ]
