@@ -42,10 +42,14 @@ PADDING_COMMENT = "buildkit.exporter.image.v0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One layer of a file system: its diff_id and when it was made (RFC 3339; None for layers of a base image)."""
+    """One layer of a file system: its diff_id and when it was made (RFC 3339; None for layers of a base image).
+
+    *clamped* is the diff_id it would have with no time later than the epoch, where that was asked for.
+    """
 
     diff_id: Digest
     created: str | None = None
+    clamped: Digest | None = None
 
 
 def assemble_image(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from builder.image.assemble import Layer
+from registry.oci.digest import Digest
 
 if TYPE_CHECKING:
     from builder.context.walk import SourceRoot
@@ -35,20 +37,30 @@ class LayerMaker:
         self._threads = threads
         self._now = now
 
-    def make(self, write: WriteEntries) -> Layer:
-        """Write one layer: its blob is stored and its tree indexed. Nothing is kept when *write* fails."""
+    def make(self, write: WriteEntries, *, epoch: int | None = None) -> Layer:
+        """Write one layer: its blob is stored and its tree indexed. Nothing is kept when *write* fails.
+
+        Args:
+            write: writes the entries.
+            epoch: find out what the diff_id would be with no time later than this, in seconds.
+        """
         from registry.content.layer_sink import LayerSink  # noqa: PLC0415  a build that is cached makes no layer
         from runtime.layers.archive import ArchiveWriter  # noqa: PLC0415  as above
 
         entries: list[Entry] = []
         with LayerSink(self._store.blobs.writer(), self._compression, threads=self._threads) as sink:
-            archive = ArchiveWriter(sink.write)
+            clamped = None if epoch is None else hashlib.sha256()
+            archive = ArchiveWriter(sink.write, latest=epoch or 0, write_clamped=clamped.update if clamped else None)
             write(archive, entries.append)
             archive.finish()
             blob = sink.finish()
         self._store.index.put(blob.diff_id, entries)
         self._store.state.put_blob(blob.diff_id, blob.descriptor)
-        return Layer(diff_id=blob.diff_id, created=self._now())
+        return Layer(
+            diff_id=blob.diff_id,
+            created=self._now(),
+            clamped=None if clamped is None else Digest(f"sha256:{clamped.hexdigest()}"),
+        )
 
     def make_placed(self, placed: Iterable[PlacedEntry], *, root: SourceRoot | None) -> Layer:
         """Write one layer of placed entries, reading contents below *root*."""

@@ -102,7 +102,10 @@ class Solver:
         wants_all_layers: bool = False,
     ) -> None:
         self._vertices = plan.vertices()
-        self._results_wanted = [each.vertex for each in (plan.plans if isinstance(plan, Plans) else (plan,))]
+        plans = plan.plans if isinstance(plan, Plans) else (plan,)
+        self._results_wanted = [each.vertex for each in plans]
+        epochs = {each.epoch for each in plans}
+        self._epoch = epochs.pop() if len(epochs) == 1 else None
         self._imported = imported
         self._wants_all_layers = wants_all_layers
         self._explainer = explainer
@@ -546,13 +549,26 @@ class Solver:
                     on_start=note,
                     mounts=mounts,
                     network=network,
+                    epoch=None if vertex.no_cache else self._epoch,  # without a cache, a step gives what it gave
                 )
         finally:
             if step is not None:
                 with self._guard:
                     self._running.discard(step)
+        same = self._find_same_layer(layer)
+        if same is not None:
+            snapshots.discard(active)
+            return same
         snapshots.commit(active, snapshot_name((*parent, layer)))
         return layer
+
+    def _find_same_layer(self, layer: Layer) -> Layer | None:
+        """Find an earlier layer that counts as the same."""
+        if self._epoch is None or layer.clamped is None:
+            return None
+        from builder.solve.same_layer import find_same_layer  # noqa: PLC0415  only with an epoch
+
+        return find_same_layer(layer, layer.clamped, self._epoch, self._store, self._file_systems)
 
     def _keep(self, vertex: Vertex, key: str, ingredients: list[Ingredient], layer: Layer) -> Result:
         record, listing = _record(vertex, key, ingredients, layer), self._listing(vertex, ingredients)

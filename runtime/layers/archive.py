@@ -48,10 +48,20 @@ class ArchiveWriter:
 
     Args:
         write: takes the bytes of the archive in pieces of about 1 MiB; they may be kept.
+        latest: seconds since the epoch, for `write_clamped`.
+        write_clamped: takes, in small pieces, the bytes that the archive would have with no time later than `latest`.
     """
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], object],
+        *,
+        latest: int = 0,
+        write_clamped: Callable[[bytes], object] | None = None,
+    ) -> None:
         self._write = write
+        self._latest = latest
+        self._write_clamped = write_clamped
         self._pieces: list[bytes] = []
         self._pending = 0
         self._broken = False
@@ -80,6 +90,9 @@ class ArchiveWriter:
     def _add(self, entry: Entry, content: int | bytes | BinaryIO | None) -> None:
         size = entry.size
         header = _header(entry)
+        if self._write_clamped is not None:
+            later = entry.mtime > self._latest
+            self._write_clamped(_header(entry._replace(mtime=self._latest)) if later else header)
         if not size:
             if content is not None:
                 _check_end(entry, content)
@@ -90,11 +103,11 @@ class ArchiveWriter:
         if isinstance(content, bytes):
             if len(content) != size:
                 raise _changed(entry)
-            self._append(header + content + _ZEROS[: -size % _BLOCK])
+            self._append_content(header, content + _ZEROS[: -size % _BLOCK])
         elif content is None:
             raise _changed(entry)
         elif size < READ_SIZE:
-            self._append(header + _read_small(entry, content) + _ZEROS[: -size % _BLOCK])
+            self._append_content(header, _read_small(entry, content) + _ZEROS[: -size % _BLOCK])
         else:
             self._append(header)
             self._flush()
@@ -110,8 +123,13 @@ class ArchiveWriter:
             raise LayerError("an archive with a failed entry cannot be finished")
         if not self._finished:
             self._finished = True
-            self._append(_ZEROS + _ZEROS)
+            self._append_content(b"", _ZEROS + _ZEROS)
             self._flush()
+
+    def _append_content(self, header: bytes, data: bytes) -> None:
+        self._append(header + data)
+        if self._write_clamped is not None:
+            self._write_clamped(data)
 
     def _append(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -134,8 +152,10 @@ class ArchiveWriter:
                 raise _changed(entry)
             left -= len(data)
             self._write(data)
+            if self._write_clamped is not None:
+                self._write_clamped(data)
         _check_end(entry, content)
-        self._append(_ZEROS[: -entry.size % _BLOCK])
+        self._append_content(b"", _ZEROS[: -entry.size % _BLOCK])
 
 
 def _read(content: int | BinaryIO, size: int) -> bytes:

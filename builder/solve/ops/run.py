@@ -49,6 +49,7 @@ def run_command(
     on_start: Callable[[Step], None],
     mounts: StepMounts | None = None,
     network: PrivateNetwork | None = None,
+    epoch: int | None = None,
 ) -> tuple[Layer, Active]:
     """Run a command and write the layer of its changes.
 
@@ -63,6 +64,7 @@ def run_command(
         on_start: told of the running step, so that it can be ended from outside.
         mounts: what the step is given beside its root; they have to last until the layer is made.
         network: the step's own network; None for the host's, or for none if the command wants none.
+        epoch: seconds after which times do not count; None if all do.
 
     Returns:
         The layer, and the snapshot that holds the changes; the caller commits or discards it.
@@ -77,7 +79,7 @@ def run_command(
         stubs = _execute(vertex, spec, zygote, network, sink=sink, on_start=on_start)
         remove_stubs(active.tree or active.upper, stubs)
         snapshots.settle(active)
-        made = layers.make(lambda writer, note: write_changes(active.upper, lowers, writer, on_entry=note))
+        made = layers.make(lambda writer, note: write_changes(active.upper, lowers, writer, on_entry=note), epoch=epoch)
     except BaseException:
         snapshots.discard(active)
         raise

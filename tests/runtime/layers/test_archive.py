@@ -209,3 +209,30 @@ def test_archive_is_given_on_in_large_pieces():
     writer.finish()
 
     assert len(pieces) == 4000 * 1024 // READ_SIZE + 1
+
+
+@given(st.lists(entries, max_size=4), st.integers(-10, 2**40))
+def test_clamped_bytes_are_those_of_an_archive_without_later_times(found: list[Entry], latest: int):
+    """What is told beside the archive is the archive of the same entries with their times limited."""
+    contents = [(entry, bytes(entry.size)) for entry in found]
+    clamped: list[bytes] = []
+    written: list[bytes] = []
+    writer = ArchiveWriter(written.append, latest=latest, write_clamped=clamped.append)
+    for entry, content in contents:
+        writer.add(entry, content)
+    writer.finish()
+
+    limited = [(entry._replace(mtime=min(entry.mtime, latest)), content) for entry, content in contents]
+    assert b"".join(clamped) == archive_of(*limited)
+    assert b"".join(written) == archive_of(*contents)
+
+
+@pytest.mark.parametrize("size", [0, 5, READ_SIZE + 5], ids=["empty", "small", "large"])
+def test_clamped_bytes_have_the_content_of_streams(size: int):
+    """However it is read."""
+    entry, clamped = file_entry(size=size, mtime=9), list[bytes]()
+    writer = ArchiveWriter(lambda _: None, latest=5, write_clamped=clamped.append)
+    writer.add(entry, io.BytesIO(b"x" * size))
+    writer.finish()
+
+    assert b"".join(clamped) == archive_of((entry._replace(mtime=5), b"x" * size))
