@@ -84,6 +84,7 @@ def digest_selection(
     *,
     now_ns: int,
     listed: list[ListedSource] | None = None,
+    at_sight: bool = True,
 ) -> tuple[tuple[str, str], ...]:
     """Digest each source of *selection*.
 
@@ -92,7 +93,8 @@ def digest_selection(
         fingerprints: known digests of files, completed by what had to be read; None to read everything (views of
             stages, whose device numbers mean nothing after the build).
         now_ns: time before the selection was made, or later by less than it took.
-        listed: takes what the digest of each source was made of, which then has to be looked at file by file.
+        listed: takes what the digest of each source was made of, unless all were known at sight.
+        at_sight: whether what lstat says of a source is enough, if it is known.
 
     Returns:
         For each source its last name and the digest as 64 hex digits, in order.
@@ -100,39 +102,52 @@ def digest_selection(
     Raises:
         ContextError: a file cannot be read, or changed since it was selected.
     """
+    sources = [source for source in selection.sources if not isinstance(source, InlineFile)]
     root = selection.root
-    keep_owner = root is not None and root.keep_owner
-    known: dict[int, str] = {}
-    sights: dict[int, bytes] = {}
-    for number, source in enumerate(selection.sources):
-        if isinstance(source, InlineFile):
-            known[number] = _digest_inline(source)
-        elif fingerprints is not None:
-            sights[number] = _digest_sight(source, keep_owner=keep_owner)
-            digest = fingerprints.find_sight(sights[number]) if listed is None else None
-            if digest is not None:
-                known[number] = digest
-    left = {
-        number: source
-        for number, source in enumerate(selection.sources)
-        if number not in known and not isinstance(source, InlineFile)
-    }
-    if root is not None and left:
-        digests = _file_digests(root, left.values(), fingerprints, now_ns)
-        for number, source in left.items():
-            state = hashlib.sha256(_frame(source.name))
-            records = _records(source, digests, keep_owner=keep_owner)
-            state.update(records)
-            if listed is not None:
-                path = source.item.path
-                listed.append(ListedSource(source.name, path + b"/" if source.skip else path, records))
-            known[number] = state.hexdigest()
-            if fingerprints is not None and not any(is_racy(found[1], now_ns) for found in _regular_files(source)):
-                fingerprints.store_sight(sights[number], known[number])
+    digests: list[str] | None = None
+    sights: list[bytes] = []
+    if fingerprints is not None:
+        keep_owner = root is not None and root.keep_owner
+        sights = [_digest_sight(source, keep_owner=keep_owner) for source in sources]
+        found = [fingerprints.find_sight(sight) for sight in sights] if at_sight else []
+        known = [digest for digest in found if digest is not None]
+        digests = known if len(known) == len(sources) else None
+    if digests is None:
+        digests = _digest_sources(root, sources, fingerprints, now_ns, listed)
+        if fingerprints is not None:
+            for source, sight, digest in zip(sources, sights, digests, strict=True):
+                if not any(is_racy(found[1], now_ns) for found in _regular_files(source)):
+                    fingerprints.store_sight(sight, digest)
+    answers = iter(digests)
     return tuple(
-        (source.name.decode("utf-8", "surrogateescape"), known[number])
-        for number, source in enumerate(selection.sources)
+        (
+            source.name.decode("utf-8", "surrogateescape"),
+            _digest_inline(source) if isinstance(source, InlineFile) else next(answers),
+        )
+        for source in selection.sources
     )
+
+
+def _digest_sources(
+    root: SourceRoot | None,
+    sources: Sequence[Selected],
+    fingerprints: Fingerprints | None,
+    now_ns: int,
+    listed: list[ListedSource] | None,
+) -> list[str]:
+    if root is None or not sources:
+        return []
+    digests = _file_digests(root, sources, fingerprints, now_ns)
+    answers = []
+    for source in sources:
+        records = _records(source, digests, keep_owner=root.keep_owner)
+        if listed is not None:
+            path = source.item.path
+            listed.append(ListedSource(source.name, path + b"/" if source.skip else path, records))
+        state = hashlib.sha256(_frame(source.name))
+        state.update(records)
+        answers.append(state.hexdigest())
+    return answers
 
 
 def read_records(records: bytes) -> Iterator[FileRecord]:

@@ -160,14 +160,15 @@ def digest_files(
     *,
     span: Span | None,
     listed: list[ListedSource] | None = None,
+    at_sight: bool = True,
 ) -> str:
-    """Give the content digest of a selection as one text; *listed* takes what it was made of.
+    """Give the content digest of a selection as one text; see `digest_selection`.
 
     Raises:
         ContextError: a file cannot be read; at *span*, the instruction that names it.
     """
     try:
-        digests = digest_selection(selection, fingerprints, now_ns=time.time_ns(), listed=listed)
+        digests = digest_selection(selection, fingerprints, now_ns=time.time_ns(), listed=listed, at_sight=at_sight)
     except ContextError as error:
         error.span = error.span or span
         raise

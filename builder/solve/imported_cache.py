@@ -88,7 +88,7 @@ class ImportedCaches:
     def place_of(self, key: str) -> str:
         """Name the cache that `find` finds a key in."""
         with self._lock:
-            return next((source.name for source, _, records in self._caches if key in records), "")
+            return next((cache.name for cache in self._caches if key in cache.records), "")
 
     def fetch(self, wanted: Iterable[CachedLayer]) -> bool:
         """Bring layers into the store.

@@ -295,7 +295,8 @@ class Solver:
     def _explain(self, vertex: Vertex, *, cached: bool) -> CacheAnswer | None:
         if self._explainer is None:
             return None
-        return self._explainer.answer(vertex, self._questions, self._listed.get(vertex.digest, ()), cached=cached)
+        listed = () if cached else self._list_files(vertex)
+        return self._explainer.answer(vertex, self._questions, listed, cached=cached)
 
     # Answers
 
@@ -400,6 +401,14 @@ class Solver:
             self._digests[vertex.digest] = digest_files(selection, self._fingerprints, span=vertex.span, listed=listed)
         return self._digests[vertex.digest]
 
+    def _list_files(self, vertex: Vertex) -> Sequence[ListedSource]:
+        """List the files in the key of a vertex, also those of the context that were known at sight."""
+        listed = self._listed.get(vertex.digest, [])
+        if not listed and isinstance(vertex.op, CopyFiles) and vertex.digest in self._digests:
+            selection = self._select(vertex, vertex.op)
+            digest_files(selection, self._fingerprints, span=vertex.span, listed=listed, at_sight=False)
+        return listed
+
     def _digest_mounted(self, vertex: Vertex, mount: PlannedMount) -> str:
         """Digest and list what a mount shows of the context, or of the file system of another vertex."""
         from builder.solve.mount_inputs import select_mounted, select_mounted_from  # noqa: PLC0415  as above
@@ -407,7 +416,7 @@ class Solver:
         listed = self._listed[vertex.digest]
         if mount.source is None:
             selection = select_mounted(self._context, vertex, mount)
-            return digest_files(selection, self._fingerprints, span=vertex.span, listed=listed)
+            return digest_files(selection, self._fingerprints, span=vertex.span, listed=listed, at_sight=False)
         with self._file_systems.opened(self.result(vertex.sources[mount.source])) as root_fd:
             return digest_files(select_mounted_from(root_fd, vertex, mount), None, span=vertex.span, listed=listed)
 
@@ -577,8 +586,10 @@ class Solver:
 
     def _listing(self, vertex: Vertex, ingredients: Iterable[Ingredient]) -> bytes:
         """Give the listing to be kept with a key, empty if it is not made of files."""
-        listed = self._listed.get(vertex.digest)
-        if not listed or all(name not in {"files", "mounted files"} for name, _ in ingredients):
+        if all(name not in {"files", "mounted files"} for name, _ in ingredients):
+            return b""
+        listed = self._list_files(vertex)
+        if not listed:
             return b""
         from builder.cache.listing import pack_listing  # noqa: PLC0415  a build that is cached keeps nothing
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from builder.context import digest as digest_module
-from builder.context.digest import digest_selection, read_records
+from builder.context.digest import ListedSource, digest_selection, read_records
 from builder.context.fingerprint import RACY_NS, MemoryFingerprints
 from builder.context.select import InlineFile, Selection, select_sources
 from builder.errors import ContextError
@@ -132,6 +132,21 @@ def test_unchanged_sight_asks_for_no_file(folder, monkeypatch):
     monkeypatch.setattr(known, "load", None)
 
     assert _digest(folder, "d", fingerprints=known, now_ns=now_ns) == before
+
+
+def test_source_known_at_sight_is_listed_when_asked_for(folder):
+    """What lstat says is enough for the digest, not for the list of what it is made of."""
+    known = MemoryFingerprints()
+    later = time.time_ns() + LATER_NS
+    with source_root(folder) as root:
+        selection = Selection(root=root, sources=select_sources(root, ["d"]))
+        lists: list[list[ListedSource]] = [[], [], []]
+        for listed, at_sight in zip(lists, (True, True, False), strict=True):
+            digest_selection(selection, known, now_ns=later, listed=listed, at_sight=at_sight)
+
+    assert lists[0]
+    assert lists[1] == []
+    assert lists[2] == lists[0]
 
 
 def test_sights_of_two_places_are_told_apart(folder):
