@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from builder.dockerfile import instructions as dockerfile
 
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
-_SECRET = re.compile(r"(https?://)[^/@\s]*@", re.IGNORECASE)
+_SECRET = re.compile(r"(https?://)[^/?#\s]*@", re.IGNORECASE)
 
 
 def is_remote(path: str) -> bool:
