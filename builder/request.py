@@ -124,6 +124,35 @@ class CacheTarget(NamedTuple):
     mounts_limit: int | None = None
 
 
+SlsaVersion = Literal["v1", "v0.2"]
+"""Which form of the SLSA provenance predicate is written. Source: slsa.dev, specs v1.1 and v0.2."""
+
+ProvenanceMode = Literal["min", "max"]
+"""How much a provenance tells: `max` adds arguments, secrets by id, the Dockerfile, steps and their layers."""
+
+
+class ProvenanceRequest(NamedTuple):
+    """What `--provenance` asks for.
+
+    *builder_id* names who built, *reproducible* is the user's claim, *filename* is what it is called beside the files of
+    a result, *inline_only* keeps it out of there. Source: BuildKit, docs/attestations/slsa-provenance.md.
+    """
+
+    mode: ProvenanceMode = "max"
+    version: SlsaVersion = "v1"
+    builder_id: str = ""
+    filename: str = "provenance.json"
+    reproducible: bool = False
+    inline_only: bool = False
+
+
+class SbomRequest(NamedTuple):
+    """What `--sbom` asks for: the image of a *generator*, and *parameters* it gets as `BUILDKIT_SCAN_NAME`."""
+
+    generator: Reference
+    parameters: tuple[tuple[str, str], ...] = ()
+
+
 class OutputType(Enum):
     """Kinds of `--output`, spelled as BuildKit does."""
 
@@ -161,6 +190,7 @@ class BuildRequest:
     the stages of `--no-cache-filter`. *explain_cache* has every step say whether the cache had it, and why not.
     *ulimits* are name, soft and hard limit, -1 for no limit. *allow* holds entitlements (`builder.plan.entitlements`),
     with that for the host's network if *network* is `host`; *devices* says of the one for devices what it covers.
+    *recorded* is how much of a provenance the result tells of itself, None for nothing.
     """
 
     context: Path | str
@@ -196,4 +226,7 @@ class BuildRequest:
     ssh: tuple[SshSource, ...] = ()
     allow: frozenset[str] = frozenset()
     devices: DeviceRules = field(default_factory=DeviceRules)
+    provenance: ProvenanceRequest | None = None
+    sbom: SbomRequest | None = None
+    recorded: ProvenanceMode | None = None
     jobs: int = 2

@@ -217,6 +217,12 @@ def check_dockerfile(source: Dockerfile, warn: Warn) -> None:
             _check_secrets("ARG", instruction, names, warn)
 
 
+def is_secret_name(name: str) -> bool:
+    """Tell whether an argument or variable of this name is likely to hold a secret."""
+    words = frozenset(name.lower().split("_"))
+    return bool(words & _SECRET_WORDS) and not words & _HARMLESS_WORDS
+
+
 def find_description(comments: Sequence[str], name: str) -> str:
     """Return what a comment `# name text` above a definition says about it, or the empty string."""
     return next((line.removeprefix(f"{name} ") for line in comments if line.startswith(f"{name} ")), "")
@@ -278,8 +284,7 @@ def _check_instruction(instruction: dockerfile.Instruction, warn: Warn) -> None:
 
 def _check_secrets(keyword: str, instruction: dockerfile.Instruction, names: Sequence[str], warn: Warn) -> None:
     for name in names:
-        words = frozenset(name.lower().split("_"))
-        if words & _SECRET_WORDS and not words & _HARMLESS_WORDS:
+        if is_secret_name(name):
             message = f'Do not use ARG or ENV instructions for sensitive data ({keyword} "{name}")'
             warn("SecretsUsedInArgOrEnv", message, instruction.span)
 

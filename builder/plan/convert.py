@@ -42,6 +42,7 @@ from builder.plan.epoch import EPOCH_ARG, EpochNames, resolve_epoch
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.image_state import SCRATCH, StageState, destination_path, start_from_image, start_from_scratch
 from builder.plan.link import is_linked
+from builder.plan.scan_scope import RESULT_ALONE, SCAN_ARGS, SCAN_CONTEXT_ARG, SCAN_STAGE_ARG, ScanScope, is_scanned
 from builder.plan.scope import Scope
 from builder.source import Span
 from registry.content.image import Image
@@ -105,6 +106,7 @@ def convert(
         history=tuple(state.history),
         platform=request.platform,
         epoch=converter.epoch,
+        scope=converter.scan_scope(target) if request.sbom else RESULT_ALONE,
     )
 
 
@@ -157,6 +159,20 @@ class _Converter:
         if stage.index not in self._states:
             self._states[stage.index] = self._convert_stage(stage)
         return self._states[stage.index]
+
+    def scan_scope(self, target: Stage) -> ScanScope:
+        """Find what a list of software takes in beside the target."""
+        scanned: dict[str, list[tuple[str, Vertex | None]]] = {argument: [] for argument in SCAN_ARGS}
+        for stage in self._reachable(target):
+            state = self.stage_state(stage)
+            for argument, found in scanned.items():
+                if is_scanned(argument, state.stage_name, state.build_args, self._global_args):
+                    found.append((state.stage_name, state.vertex))
+        here = self.stage_state(target).stage_name
+        return ScanScope(
+            stages=tuple((name, vertex) for name, vertex in scanned[SCAN_STAGE_ARG] if name != here),
+            context=any(name == here for name, _ in scanned[SCAN_CONTEXT_ARG]),
+        )
 
     def _reachable(self, target: Stage) -> list[Stage]:
         """List the stages the target needs, in the order of the file."""
@@ -376,7 +392,7 @@ class _Converter:
                 # The defaults of one ARG see the arguments before them in the same line.
                 scope.environ = state.environ
                 value = scope.text(default) if default is not None else self._global_args.get(name)
-            if value is not None:
+            if value is not None and name not in SCAN_ARGS:
                 state.environ[name] = value
             state.build_args.append((name, value or ""))
             shown.append(name if value is None else f"{name}={value}")
@@ -597,7 +613,7 @@ class _Converter:
             return self._context_vertex(named, instruction.span)
         if named is not None:
             image = self._context_image(named, self._request.platform, instruction.span)
-            return self._image_vertex(image, name, f"FROM {name}", instruction.span)
+            return self._image_vertex(image, named.value, f"FROM {name}", instruction.span)
         image = self._image(name, self._request.platform, instruction.span)
         return self._image_vertex(image, name, f"FROM {name}", instruction.span)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from builder.cache.key import Ingredient, derive_key
+from builder.plan.scan_scope import RESULT_ALONE, ScanScope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -215,7 +216,8 @@ class Plan:
 
     *config* holds everything but `created`, `history` and `rootfs`; *base_history* are the entries of the base image
     as they stand, *history* those of this build in order. *vertex* None is the empty file system. *epoch* stands for
-    the present, in seconds; None leaves the clock in charge. *platform* is the one that was asked for.
+    the present, in seconds; None leaves the clock in charge. *platform* is the one that was asked for. *scope* is what
+    a list of software takes in beside the result, and *scan* the vertex that makes one.
     """
 
     vertex: Vertex | None
@@ -225,18 +227,20 @@ class Plan:
     history: tuple[HistoryDraft, ...]
     platform: Platform
     epoch: int | None = None
+    scope: ScanScope = RESULT_ALONE
+    scan: Vertex | None = None
 
     def vertices(self) -> tuple[Vertex, ...]:
-        """List every vertex once, inputs before those that need them."""
-        return list_vertices([self])
+        """List every vertex that the result needs once, inputs before those that need them."""
+        return list_vertices([self.vertex])
 
 
-def list_vertices(plans: Iterable[Plan]) -> tuple[Vertex, ...]:
-    """List every vertex of some plans once, inputs before those that need them; what plans share stands once."""
+def list_vertices(tops: Iterable[Vertex | None]) -> tuple[Vertex, ...]:
+    """List every vertex that some need, once, inputs before those that need them; themselves too, and None for none."""
     ordered: dict[str, Vertex] = {}
-    for plan in plans:
-        if plan.vertex is not None:
-            for vertex in _walk(plan.vertex):
+    for top in tops:
+        if top is not None:
+            for vertex in _walk(top):
                 ordered.setdefault(vertex.digest, vertex)
     return tuple(ordered.values())
 

@@ -29,9 +29,13 @@ class Plans:
 
     plans: tuple[Plan, ...]
 
+    def tops(self) -> tuple[Vertex | None, ...]:
+        """List the vertices that the build is for: the results, and what lists their software."""
+        return tuple(vertex for plan in self.plans for vertex in (plan.vertex, plan.scan))
+
     def vertices(self) -> tuple[Vertex, ...]:
         """List every vertex of all plans once, inputs before those that need them."""
-        return list_vertices(self.plans)
+        return list_vertices(self.tops())
 
 
 def convert_all(
