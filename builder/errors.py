@@ -7,6 +7,7 @@
     ├── CopyError                      exit 2   a COPY, ADD or WORKDIR does not fit what the image has
     ├── ArchiveError                   exit 2   a tar of images that cannot be read
     ├── StepFailedError                exit 1   a RUN ended with a status that is not 0
+    ├── AttestationError               exit 1   a generator's list of software cannot be used, or is too long
     ├── BaseImageError                 exit 3   the image of a FROM or --from cannot be had
     ├── EmulationMissingError          exit 4   a RUN is for a platform that this machine does not execute
     ├── DeviceFileError                exit 4   a file that describes devices cannot be used
@@ -124,6 +125,13 @@ class StepFailedError(BuildError):
         self.status = status
         self.output = output
         self.name = name
+
+
+class AttestationError(BuildError):
+    """What a generator of lists of software wrote cannot be used, or an attestation is too long."""
+
+    id = "attestation.invalid"
+    exit_code = 1
 
 
 class BaseImageError(BuildError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from builder.export.results import Exporter
 from builder.image.form import check_outputs
 from builder.plan.check_values import PlanChecks
 from builder.plan.graph import RunCommand
-from builder.plan.platforms import convert_all, is_multi_platform
+from builder.plan.platforms import Plans, convert_all, is_multi_platform
 from builder.request import BuildRequest, CacheTarget, OutputType
 from builder.solve.layer import LayerMaker
 from builder.solve.solver import Solver
@@ -34,11 +34,11 @@ from registry.errors import PlatformMissingError, RegistryError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from builder.attest.attestor import Attestor
     from builder.dockerfile.rules import Violation
     from builder.dockerfile.stages import Dockerfile
     from builder.export.cache import CacheExporter
     from builder.image.index import ImageIndex
-    from builder.plan.platforms import Plans
     from builder.solve.devices import Devices
     from builder.solve.explain_cache import CacheExplainer
     from builder.solve.imported_cache import ImportedCaches
@@ -62,10 +62,11 @@ LOCAL_OUTPUTS = frozenset({OutputType.LOCAL, OutputType.TAR})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """What came of a build: the image, for several platforms their index, and the names it was given."""
+    """What came of a build: the image or an index, the names it was given, and what a metadata file tells of it."""
 
     image: Image | ImageIndex
     names: tuple[Reference, ...]
+    record: Mapping[str, object] = field(default_factory=dict)
 
 
 class Build:
@@ -97,7 +98,7 @@ class Build:
         self._sink = sink
         self._connect = connect
         layers = LayerMaker(store, request.compression, threads=request.jobs, now=now)
-        check_outputs(request.outputs, is_index=is_multi_platform(request))
+        check_outputs(request, is_index=is_multi_platform(request))
         self._sources = Sources(
             request, store, lambda: _ShownDownloads(self._connect, self._exporting), self._exporting
         )
@@ -120,7 +121,16 @@ class Build:
             explainer=self._explain_cache(),
             wants_all_layers=any(target.all_steps for target in request.cache_to),
         )
-        self._exporter = Exporter(request, self._plans, self._solver, store, exporting=self._exporting, push=self._push)
+        self._attestor = self._open_attestor(now)
+        self._exporter = Exporter(
+            request,
+            self._plans,
+            self._solver,
+            store,
+            exporting=self._exporting,
+            push=self._push,
+            attestor=self._attestor,
+        )
 
     def prepare(self) -> bool:
         """Answer what the cache knows; return whether the rest has to run inside the namespace."""
@@ -150,7 +160,8 @@ class Build:
         self._exporter.write()
         if self._request.cache_to:
             self._export_caches()
-        return BuildResult(image=image, names=self._request.tags)
+        record = {} if self._attestor is None else self._attestor.record()
+        return BuildResult(image=image, names=self._request.tags, record=record)
 
     def close(self) -> None:
         """Let go of the context."""
@@ -187,7 +198,36 @@ class Build:
                 else:
                     self._sink(_warning(violation))
         linter.raise_if_binding()
-        return plans
+        return plans if self._request.sbom is None or self._survey is not None else self._plan_scans(plans)
+
+    def _plan_scans(self, plans: Plans) -> Plans:
+        """Plan what lists the software of each result."""
+        from builder.attest.sbom import plan_scan  # noqa: PLC0415  only with --sbom
+
+        wanted = self._request.sbom
+        if wanted is None:
+            return plans
+        generator = self._resolve_image(wanted.generator, self._request.build_platform, None)
+        return Plans(
+            tuple(replace(plan, scan=plan_scan(wanted, plan, self._request, generator)) for plan in plans.plans)
+        )
+
+    def _open_attestor(self, now: Callable[[], str]) -> Attestor | None:
+        """Make what tells of the result, if anything is to be told."""
+        request = self._request
+        if request.sbom is None and request.provenance is None and request.recorded is None:
+            return None
+        from builder.attest.attestor import Attestor  # noqa: PLC0415  most builds tell nothing
+
+        return Attestor(
+            request,
+            self._plans,
+            self._solver,
+            self._store,
+            dockerfile=self._context.dockerfile,
+            network=self._sources.network,
+            now=now,
+        )
 
     def _open_devices(self) -> Devices | None:
         """Look for the devices of this machine if a step asks for one; a survey runs no step."""

@@ -7,6 +7,7 @@ imported here: `--help` has to be quick. Options that are planned but not there 
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from builder.errors import UsageError
@@ -40,9 +41,6 @@ VERBS: Final[Mapping[str, str]] = {
 _LATER: Final[Mapping[str, frozenset[str]]] = {
     "build": frozenset(
         [
-            "--attest",
-            "--provenance",
-            "--sbom",
             "--cgroup-parent",
             "--resource",
             "--memory",
@@ -102,6 +100,9 @@ _SYNONYMS: Final[Mapping[str, str]] = {
 SWITCH_VALUES: Final = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 """What Go's tools take for a switch, in lower case."""
 
+_LONE_VALUE = re.compile(r"[a-z][a-z-]*=")
+"""How the value of an option that may stand alone begins, unless it is that of a switch."""
+
 _HELP_WIDTH = 100
 _HELP_COLUMN = 32
 
@@ -134,6 +135,7 @@ class Parser(argparse.ArgumentParser):
         self._usage_text = usage
         self._examples = examples
         self._remainder = False
+        self._lone: set[str] = set()
 
     def add_common(self, *, root: bool = True) -> None:
         """Add the options every verb has; called last, so that they stand last in the help."""
@@ -141,6 +143,11 @@ class Parser(argparse.ArgumentParser):
         if root:
             group.add_argument("--root", metavar="DIR", help="Folder of the store (default: $PYBUILD_ROOT, …)")
         group.add_argument("-h", "--help", action=_HelpAction, nargs=0, help="Show this help")
+
+    def add_lone(self, container: _Container, name: str, **settings: Any) -> None:
+        """Add an option whose value may be left out, which then is `true`."""
+        self._lone.add(name)
+        container.add_argument(name, **settings)
 
     def add_remainder(self, name: str, **settings: Any) -> None:
         """Add a positional that takes everything after the first positional, options included."""
@@ -199,7 +206,11 @@ class Parser(argparse.ArgumentParser):
         return f"usage: {self._usage_text_line()}"
 
     def _settle_switches(self, argv: Sequence[str]) -> Iterable[str]:
-        """Yield *argv* with `--switch=true` as `--switch` and without `--switch=false`, which Go's tools allow."""
+        """Yield *argv* with `--switch=true` as `--switch` and without `--switch=false`, which Go's tools allow.
+
+        An option that may stand alone takes the next word only if that reads like a value of it: `--sbom .` is an
+        option and a context.
+        """
         switches = {
             name
             for action in self._actions
@@ -207,10 +218,14 @@ class Parser(argparse.ArgumentParser):
             for name in action.option_strings
         }
         words = iter(argv)
-        for word in words:
+        for position, word in enumerate(words, start=1):
             if word == "--":
                 yield word
                 break
+            if word in self._lone:
+                after = argv[position] if position < len(argv) else ""
+                yield word if after.lower() in SWITCH_VALUES or _LONE_VALUE.match(after) else f"{word}=true"
+                continue
             name, equals, value = word.partition("=")
             if equals and name in switches and name.startswith("--") and value.lower() in SWITCH_VALUES:
                 if SWITCH_VALUES[value.lower()]:
@@ -326,7 +341,8 @@ def _build_parser() -> Parser:
         metavar="DEST",
         help="Where the result goes: a folder, - for a tar, or type=KIND,dest=…,name=…,tar=…,push=…,compression=…, "
         "where KIND is image, oci, docker, local, tar, registry or cacheonly; images also take force-compression=, "
-        "oci-mediatypes=, rewrite-timestamp= and annotation.NAME=, folders and tars platform-split=",
+        "oci-mediatypes=, rewrite-timestamp=, oci-artifact=, attestation-inline= and annotation.NAME=, folders and tars "
+        "platform-split= and attestation-prefix=",
     )
     result.add_argument("--push", action="store_true", help="Push the image to its registry")
     result.add_argument("--load", action="store_true", help="Keep the image in the store, which is the default")
@@ -337,6 +353,25 @@ def _build_parser() -> Parser:
         metavar="[LEVEL:]NAME=VALUE",
         help="Set an annotation; LEVEL is manifest (default), index, manifest-descriptor or index-descriptor, several "
         "with commas, each with an optional [PLATFORM]",
+    )
+    parser.add_lone(
+        result,
+        "--provenance",
+        metavar="true|KEY=VALUE,…",
+        help="Tell how the image was built, in an index beside it: mode=max (default) or min, version=v1 or v0.2, "
+        "builder-id=, reproducible=, filename=, inline-only=",
+    )
+    parser.add_lone(
+        result,
+        "--sbom",
+        metavar="true|KEY=VALUE,…",
+        help="List the software in the image, in an index beside it, as the image of generator= finds it",
+    )
+    _add_list(
+        result,
+        "--attest",
+        metavar="type=TYPE,…",
+        help="The same in long: type=provenance,… or type=sbom,…[,disabled=true]",
     )
     result.add_argument("--compression", metavar="KIND", help="Layers as gzip, zstd or uncompressed (default: gzip)")
     result.add_argument("--compression-level", metavar="N", help="How hard layers are compressed")

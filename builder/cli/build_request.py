@@ -30,6 +30,9 @@ if TYPE_CHECKING:
         NetworkMode,
         Output,
         OutputType,
+        ProvenanceMode,
+        ProvenanceRequest,
+        SbomRequest,
         SecretSource,
         SshSource,
     )
@@ -37,15 +40,25 @@ if TYPE_CHECKING:
     from registry.oci.platform import Platform
     from registry.oci.reference import Reference
 
-_IMAGE_KEYS: Final = frozenset({"name", "compression", "compression-level", "force-compression", "rewrite-timestamp"})
+_IMAGE_KEYS: Final = frozenset(
+    {
+        "name",
+        "compression",
+        "compression-level",
+        "force-compression",
+        "rewrite-timestamp",
+        "attestation-inline",
+        "oci-artifact",
+    }
+)
 
 _OUTPUT_KEYS: Final[Mapping[str, frozenset[str]]] = {
     "image": _IMAGE_KEYS | {"push", "oci-mediatypes"},
     "registry": _IMAGE_KEYS | {"push", "oci-mediatypes"},
     "oci": _IMAGE_KEYS | {"dest", "tar"},
     "docker": _IMAGE_KEYS | {"dest", "tar", "push", "oci-mediatypes"},
-    "local": frozenset({"dest", "platform-split"}),
-    "tar": frozenset({"dest", "platform-split"}),
+    "local": frozenset({"dest", "platform-split", "attestation-prefix"}),
+    "tar": frozenset({"dest", "platform-split", "attestation-prefix"}),
     "cacheonly": frozenset(),
 }
 
@@ -82,6 +95,7 @@ def parse_build(
     compression = _parse_compression(arguments, outputs)
     build_args = _parse_build_args(arguments.build_arg, environment)
     targets = _parse_cache_targets(arguments.cache_to, environment, compression)
+    provenance, sbom = _parse_attestations(arguments)
     return BuildRequest(
         context=context,
         root=environment.root(arguments.root),
@@ -120,8 +134,27 @@ def parse_build(
             grants=grants,
             folders=_parse_device_folders(arguments.cdi_spec_dir, environment),
         ),
+        provenance=provenance,
+        sbom=sbom,
+        recorded=_parse_recorded(arguments, environment),
         jobs=_parse_jobs(arguments.jobs),
     )
+
+
+def _parse_attestations(arguments: argparse.Namespace) -> tuple[ProvenanceRequest | None, SbomRequest | None]:
+    if not (arguments.attest or arguments.provenance or arguments.sbom):
+        return None, None
+    from builder.cli.attest_options import parse_attestations  # noqa: PLC0415  (only with attestations)
+
+    return parse_attestations(arguments.attest, arguments.provenance, arguments.sbom, _split_csv)
+
+
+def _parse_recorded(arguments: argparse.Namespace, environment: Environment) -> ProvenanceMode | None:
+    if not arguments.metadata_file:
+        return None
+    from builder.cli.attest_options import parse_recorded  # noqa: PLC0415  (only with --metadata-file)
+
+    return parse_recorded(environment.variables.get("BUILDX_METADATA_PROVENANCE"))
 
 
 def _parse_cache_sources(texts: Sequence[str], environment: Environment) -> tuple[CacheSource, ...]:

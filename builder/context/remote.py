@@ -89,6 +89,17 @@ RemoteSource = UrlSource | GitSource
 """What an ADD takes from the network."""
 
 
+def parse_context_address(address: str) -> RemoteSource:
+    """Make a source of the address of a context, which may leave out the scheme of GitHub's.
+
+    Raises:
+        ContextError: it cannot be read.
+    """
+    if is_git_url(address) or address.startswith("github.com/"):
+        return parse_git_url(address)
+    return parse_url_source(address)
+
+
 class UrlRow(NamedTuple):
     """What is remembered of an address.
 
@@ -275,6 +286,15 @@ class Network:
             head, whole = peek(stream)
             return find_newest(BufferedReader(whole)) if looks_like_archive(head) else None
 
+    def commit(self, source: GitSource) -> str:
+        """Give the commit that a repository stands for in this build, whole if it was checked out.
+
+        Raises:
+            SourceError: it cannot be had.
+        """
+        checkout = self._checkouts.get(source)
+        return checkout.commit if checkout is not None else self.git.resolve(source)
+
     def make_folder(self) -> int:
         """Make an empty folder and open it; the descriptor stays ours."""
         self._count += 1
@@ -439,14 +459,13 @@ def open_remote_context(
         if stdin is None:
             raise ContextError("standard input is closed", hint="pipe a tar or a Dockerfile into it")
         return _open_stream(stdin, network, "standard input", dockerfile, text, time=None)
-    if is_git_url(address) or address.startswith("github.com/"):
-        source = parse_git_url(address)
+    source = parse_context_address(address)
+    if isinstance(source, GitSource):
         fd, time = network.open_checkout(source, None)
         return RemoteContext(fd, shown=source.shown, dockerfile=dockerfile, text=text, time=time)
-    file = parse_url_source(address)
-    body = network.ask(file, None)
-    with network.open_body(file, body, None) as stream:
-        return _open_stream(stream, network, file.shown, dockerfile, text, time=body.modified or None)
+    body = network.ask(source, None)
+    with network.open_body(source, body, None) as stream:
+        return _open_stream(stream, network, source.shown, dockerfile, text, time=body.modified or None)
 
 
 def open_remote_directory(address: str, network: Network) -> tuple[SourceRoot, int | None]:
@@ -459,19 +478,18 @@ def open_remote_directory(address: str, network: Network) -> tuple[SourceRoot, i
         SourceError: it cannot be fetched.
         ContextError: it is neither.
     """
-    if is_git_url(address) or address.startswith("github.com/"):
-        source = parse_git_url(address)
+    source = parse_context_address(address)
+    if isinstance(source, GitSource):
         fd, time = network.open_checkout(source, None)
         return SourceRoot(fd=fd, shown=f"repository `{source.shown}`"), time
-    file = parse_url_source(address)
-    body = network.ask(file, None)
+    body = network.ask(source, None)
     fd = network.make_folder()
-    with network.open_body(file, body, None) as stream:
+    with network.open_body(source, body, None) as stream:
         head, whole = peek(stream)
         if not looks_like_archive(head):
-            raise ContextError(f"a named context is a directory, a repository or a tar: `{file.shown}`")
-        newest = unpack_context(BufferedReader(whole), fd, subject=f"archive {file.shown}")
-    return SourceRoot(fd=fd, shown=f"archive `{file.shown}`"), body.modified or newest
+            raise ContextError(f"a named context is a directory, a repository or a tar: `{source.shown}`")
+        newest = unpack_context(BufferedReader(whole), fd, subject=f"archive {source.shown}")
+    return SourceRoot(fd=fd, shown=f"archive `{source.shown}`"), body.modified or newest
 
 
 def fetch_dockerfile(url: str, network: Network) -> SourceFile:

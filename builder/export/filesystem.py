@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import BuildError
@@ -50,6 +51,11 @@ class FileWriter(ArchiveWriter):
             self.add(Entry(folder.encode(), EntryKind.DIRECTORY, 0o755, 0, 0, epoch or 0))
             self._folder = folder.encode() + b"/"
         write_changes(view, (), self)
+
+    def add_file(self, name: str, content: bytes) -> None:
+        """Write a file that only its owner reads, beside the view that was written last."""
+        mtime = int(time.time()) if self._epoch is None else self._epoch
+        self.add(Entry(name.encode(), EntryKind.FILE, 0o600, 0, 0, mtime, len(content)), content)
 
     def add(self, entry: Entry, content: int | bytes | BinaryIO | None = None) -> None:
         """Write one entry in its place, with its time."""

@@ -84,9 +84,12 @@ def write_archive(
 
 
 def blob_digests(image: Image | ImageIndex) -> tuple[Digest, ...]:
-    """List the blobs of an image: layers, config, manifest; those of all platforms, then the index."""
+    """List the blobs of an image: layers, config, manifest; those of all platforms and attestations, then the index."""
     if isinstance(image, ImageIndex):
         digests = [digest for each in image.images for digest in blob_digests(each)]
+        for each in image.attachments:
+            blobs = (*each.manifest.layers, each.manifest.config, each.descriptor)
+            digests += [blob.digest for blob in blobs]
         return tuple(dict.fromkeys([*digests, image.descriptor.digest]))
     layers = [layer.digest for layer in image.manifest.layers]
     return tuple(dict.fromkeys([*layers, image.manifest.config.digest, image.descriptor.digest]))

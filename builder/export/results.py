@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
+    from builder.attest.attestor import Attestor
     from builder.export.filesystem import FileWriter
     from builder.image.form import ImageForm
+    from builder.image.index import Attachment
     from builder.plan.graph import Plan
     from builder.plan.platforms import Plans
     from builder.request import BuildRequest
@@ -50,6 +52,7 @@ class Exporter:
         store: has the layers, and takes what is made of them.
         exporting: tells the user of a piece of work while its block runs.
         push: brings an image to a registry.
+        attestor: tells of the results; None if nothing is told.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Exporter:
         *,
         exporting: Exporting,
         push: Push,
+        attestor: Attestor | None = None,
     ) -> None:
         self._request = request
         self._plans = plans.plans
@@ -68,38 +72,43 @@ class Exporter:
         self._store = store
         self._exporting = exporting
         self._push = push
+        self._attestor = attestor
         self._is_index = is_multi_platform(request)
         self._plain = read_form(Output(type=OutputType.IMAGE), request, is_index=self._is_index)
         self._forms = {
             position: read_form(output, request, is_index=self._is_index)
             for position, output in enumerate(request.outputs)
         }
-        self._made: dict[ImageForm, Image | ImageIndex] = {}
+        self._made: dict[tuple[ImageForm, tuple[Reference, ...]], Image | ImageIndex] = {}
 
     def image(self) -> Image | ImageIndex:
         """Give what the build made, in the form of its first output that holds an image, else in the plain one."""
         for position, output in enumerate(self._request.outputs):
             if output.type not in {OutputType.LOCAL, OutputType.TAR, OutputType.CACHE_ONLY}:
-                return self._image(self._forms[position])
-        return self._image(self._plain)
+                return self._image(self._forms[position], self._names(output))
+        attested = self._plain.attested and not self._request.outputs  # files have theirs beside them
+        return self._image(self._plain._replace(attested=attested), self._request.tags)
 
     def write(self) -> None:
         """Write all outputs; without any, the image goes to the store."""
         if not self._request.outputs:
-            self._store_image(self._image(self._plain), self._request.tags)
+            self._store_image(self._image(self._plain, self._request.tags), self._request.tags)
         for position, output in enumerate(self._request.outputs):
             self._write(output, self._forms[position])
 
+    def _names(self, output: Output) -> tuple[Reference, ...]:
+        return output.names or self._request.tags
+
     def _write(self, output: Output, form: ImageForm) -> None:
-        names = output.names or self._request.tags
+        names = self._names(output)
         match output.type:
             case OutputType.IMAGE | OutputType.REGISTRY:
-                image = self._image(form)
+                image = self._image(form, names)
                 self._store_image(image, names)
                 if output.push or output.type is OutputType.REGISTRY:
                     self._push_all(image, names)
             case OutputType.OCI | OutputType.DOCKER:
-                self._write_archive(output, self._image(form), names)
+                self._write_archive(output, self._image(form, names), names)
             case OutputType.TAR | OutputType.LOCAL:
                 self._write_files(output)
             case OutputType.CACHE_ONLY:
@@ -107,13 +116,15 @@ class Exporter:
 
     # Images
 
-    def _image(self, form: ImageForm) -> Image | ImageIndex:
-        if form not in self._made:
+    def _image(self, form: ImageForm, names: tuple[Reference, ...]) -> Image | ImageIndex:
+        """Give the image of a form; only what is told of it knows its names."""
+        question = (form, names if form.attested else ())
+        if question not in self._made:
             with self._exporting("exporting to image") as note:
-                self._made[form] = self._assemble(form, note)
-        return self._made[form]
+                self._made[question] = self._assemble(form, names, note)
+        return self._made[question]
 
-    def _assemble(self, form: ImageForm, note: Note) -> Image | ImageIndex:
+    def _assemble(self, form: ImageForm, names: tuple[Reference, ...], note: Note) -> Image | ImageIndex:
         note("exporting layers", None)
         images = []
         for plan in self._plans:
@@ -121,8 +132,9 @@ class Exporter:
             note(f"exporting manifest {image.descriptor.digest}", None)
             note(f"exporting config {image.manifest.config.digest}", None)
             images.append(image)
-        if not self._is_index:
+        if not self._is_index and not form.attested:
             return images[0]
+        attachments = self._attest(images, form, names, note)
         epoch = self._plans[0].epoch
         created = {} if epoch is None or form.docker_types else {CREATED_ANNOTATION: format_epoch(epoch)}
         index = write_index(
@@ -131,12 +143,26 @@ class Exporter:
                 for image, plan in zip(images, self._plans, strict=True)
             ],
             self._store.blobs,
+            attachments=attachments,
             annotations={**created, **form.annotations_of("index")},
             descriptor_annotations=form.annotations_of("index-descriptor"),
             docker_types=form.docker_types,
         )
         note(f"exporting manifest list {index.descriptor.digest}", None)
         return index
+
+    def _attest(
+        self, images: Sequence[Image], form: ImageForm, names: tuple[Reference, ...], note: Note
+    ) -> list[Attachment]:
+        """Write what is told of each image, if anything is."""
+        if self._attestor is None or not form.attested:
+            return []
+        attachments = []
+        for plan, image in zip(self._plans, images, strict=True):
+            attached = self._attestor.attach(plan, image, names, artifact=form.artifact)
+            note(f"exporting attestation manifest {attached.descriptor.digest}", None)
+            attachments.append(attached)
+        return attachments
 
     def _assemble_plan(self, plan: Plan, form: ImageForm) -> Image:
         layers = self._solver.result(plan.vertex)
@@ -244,14 +270,21 @@ class Exporter:
             if output.type is OutputType.LOCAL:
                 if output.destination is None:
                     raise UsageError("dest is needed for a local output", hint="write -o type=local,dest=FOLDER")
-                write_directory(output.destination, lambda writer: self._write_plans(writer, split=split))
+                write_directory(output.destination, lambda writer: self._write_plans(writer, output, split=split))
             else:
                 with open_destination(output.destination) as write:
                     writer = FileWriter(write)
-                    self._write_plans(writer, split=split)
+                    self._write_plans(writer, output, split=split)
                     writer.finish()
 
-    def _write_plans(self, writer: FileWriter, *, split: bool) -> None:
+    def _write_plans(self, writer: FileWriter, output: Output, *, split: bool) -> None:
+        prefix = output.attributes.get("attestation-prefix", "")
         for plan in self._plans:
+            folder = folder_of(plan.platform)
             with self._solver.file_systems.mounted(self._solver.result(plan.vertex)) as view:
-                writer.add_view(view, epoch=plan.epoch, folder=folder_of(plan.platform) if split else "")
+                writer.add_view(view, epoch=plan.epoch, folder=folder if split else "")
+                for name, content in self._attestor.files(plan, view) if self._attestor else ():
+                    stem, dot, suffix = f"{prefix}{name}".rpartition(".")
+                    writer.add_file(
+                        f"{stem}.{folder}{dot}{suffix}" if self._is_index and not split else f"{prefix}{name}", content
+                    )

@@ -37,6 +37,8 @@ class ImageForm(NamedTuple):
         rewrite: no time in the new layers is later than the epoch.
         docker_types: Docker's media types instead of OCI's.
         annotations: of manifests, index and their descriptors.
+        attested: what the build tells of it stands in an index beside it.
+        artifact: that stands there as an OCI artifact, not as what looks like an image.
     """
 
     compression: Compression
@@ -44,6 +46,8 @@ class ImageForm(NamedTuple):
     rewrite: bool = False
     docker_types: bool = False
     annotations: tuple[Annotation, ...] = ()
+    attested: bool = False
+    artifact: bool = False
 
     def annotations_of(self, level: AnnotationLevel, platform: Platform | None = None) -> dict[str, str]:
         """Give the annotations of one document: those for all platforms, then those for *platform*."""
@@ -78,14 +82,41 @@ def read_form(output: Output, request: BuildRequest, *, is_index: bool) -> Image
     )
     annotations = (*request.annotations, *own)
     docker_types = not parse_boolean(attributes.get("oci-mediatypes", "true"), "oci-mediatypes")
-    _check_annotations(annotations, is_index=is_index, docker_types=docker_types)
+    attested = _is_attested(output, request)
+    artifact = parse_boolean(attributes.get("oci-artifact", str(not docker_types)), "oci-artifact")
+    if docker_types and (attested or artifact):
+        what = "attestations need" if attested else "oci-artifact=true needs"
+        raise UsageError(f"{what} OCI media types", hint="drop oci-mediatypes=false")
+    _check_annotations(annotations, is_index=is_index or attested, docker_types=docker_types)
     return ImageForm(
         compression=compression,
         force=parse_boolean(attributes.get("force-compression", "false"), "force-compression"),
         rewrite=parse_boolean(attributes.get("rewrite-timestamp", "false"), "rewrite-timestamp"),
         docker_types=docker_types,
         annotations=annotations,
+        attested=attested,
+        artifact=attested and artifact,
     )
+
+
+def _is_attested(output: Output, request: BuildRequest) -> bool:
+    """Tell whether an output holds an image with what the build tells of it.
+
+    What is for images alone (`inline-only`) is left out where `attestation-inline=false` says so.
+
+    Raises:
+        UsageError: it is an archive for docker, which holds no index.
+    """
+    is_archive = output.type is OutputType.DOCKER
+    inline = parse_boolean(output.attributes.get("attestation-inline", str(not is_archive)), "attestation-inline")
+    provenance = request.provenance is not None and (inline or not request.provenance.inline_only)
+    attested = request.sbom is not None or provenance
+    if attested and is_archive:
+        raise UsageError(
+            "docker exporter does not currently support exporting manifest lists",
+            hint="attestations need one: use type=oci, or --provenance=false --sbom=false",
+        )
+    return attested and output.type not in {OutputType.LOCAL, OutputType.TAR, OutputType.CACHE_ONLY}
 
 
 def parse_boolean(text: str, key: str) -> bool:
@@ -128,13 +159,15 @@ def folder_of(platform: Platform) -> str:
     return str(platform).replace("/", "_")
 
 
-def check_outputs(outputs: tuple[Output, ...], *, is_index: bool) -> None:
-    """Refuse outputs that cannot take an image for several platforms, before anything runs.
+def check_outputs(request: BuildRequest, *, is_index: bool) -> None:
+    """Refuse outputs that cannot take an image for several platforms or its attestations, before anything runs.
 
     Raises:
         UsageError: one cannot.
     """
-    if is_index and any(output.type is OutputType.DOCKER for output in outputs):
+    for output in request.outputs:
+        _is_attested(output, request)
+    if is_index and any(output.type is OutputType.DOCKER for output in request.outputs):
         raise UsageError(
             "docker exporter does not currently support exporting manifest lists", hint="use type=oci, or one platform"
         )

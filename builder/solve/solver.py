@@ -103,7 +103,7 @@ class Solver:
     ) -> None:
         self._vertices = plan.vertices()
         plans = plan.plans if isinstance(plan, Plans) else (plan,)
-        self._results_wanted = [each.vertex for each in plans]
+        self._results_wanted = plan.tops() if isinstance(plan, Plans) else (plan.vertex,)
         epochs = {each.epoch for each in plans}
         self._epoch = epochs.pop() if len(epochs) == 1 else None
         self._imported = imported

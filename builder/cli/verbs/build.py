@@ -145,7 +145,7 @@ def _metadata(result: BuildResult) -> dict[str, object]:
         document["containerimage.config.digest"] = result.image.manifest.config.digest
     if result.names:
         document["image.name"] = ",".join(str(name) for name in result.names)
-    return document
+    return {**document, **result.record}
 
 
 def _warn(renderer: Renderer, message: str) -> None:

@@ -10,12 +10,12 @@ import pytest
 from builder.collect import collect_blobs
 from builder.errors import EmulationMissingError, UsageError
 from builder.events import VertexCompleted, VertexStarted
-from builder.image.index import ImageIndex
+from builder.image.index import ImageIndex, add_platform
 from builder.pipeline import Build
-from builder.request import Annotation, BuildRequest, Output, OutputType
+from builder.request import Annotation, BuildRequest, Output, OutputType, ProvenanceRequest
 from builder.store import Store
 from registry.content.compression import Compression
-from registry.content.image import validate_image
+from registry.content.image import load_image, validate_image
 from registry.content.layer_stream import open_layer
 from registry.errors import UnreachableError
 from registry.oci.media_types import (
@@ -69,9 +69,10 @@ class Workshop:
         build = Build(request, self.store, self.events.append, connect=self._connect, now=lambda: next(self._clock))
         try:
             assert build.prepare() is False
-            image = build.finish(None).image
+            result = build.finish(None)
         finally:
             build.close()
+        image, self.record = result.image, result.record
         for each in image.images if isinstance(image, ImageIndex) else (image,):
             validate_image(self.store.blobs, each, content=True)
         return image
@@ -410,3 +411,162 @@ def test_mistakes_in_forms_are_explained(workshop, attributes, message):
 
     assert message in caught.value.message
     assert workshop.events == []
+
+
+# Attestations
+
+
+def attested(workshop, *, platforms=(AMD64,), type_=OutputType.IMAGE, provenance=None, **attributes):
+    """Build with provenance and one output that has these attributes."""
+    wishes = {"provenance": provenance or ProvenanceRequest(), "platforms": platforms}
+    return workshop.form(COPY, type_, wishes=wishes, **attributes)
+
+
+def test_attested_image_is_an_index_of_the_same_manifest(workshop):
+    """The image itself is what it is without, the index has it first and what is told of it last."""
+    plain = workshop.build(COPY)
+    index = attested(workshop)
+    document = workshop.document(index.descriptor)
+
+    assert index.images[0].descriptor.digest == plain.descriptor.digest
+    assert [(entry["platform"]["os"], entry["digest"]) for entry in document["manifests"]] == [
+        ("linux", plain.descriptor.digest),
+        ("unknown", index.attachments[0].descriptor.digest),
+    ]
+    assert workshop.store.layout.find(TAG).digest == index.descriptor.digest
+    assert load_image(workshop.store.blobs, index.descriptor).descriptor.digest == plain.descriptor.digest
+
+
+def test_attestations_follow_the_images_of_all_platforms(workshop):
+    """One for each, about that one, under the same invocation."""
+    index = attested(workshop, platforms=(AMD64, ARM64))
+    entries = workshop.document(index.descriptor)["manifests"]
+    statements = [workshop.document(each.manifest.layers[0]) for each in index.attachments]
+
+    assert [entry["platform"]["architecture"] for entry in entries] == ["amd64", "arm64", "unknown", "unknown"]
+    assert [entry["annotations"]["vnd.docker.reference.digest"] for entry in entries[2:]] == [
+        entry["digest"] for entry in entries[:2]
+    ]
+    names = [statement["subject"][0]["name"] for statement in statements]
+    assert names == ["pkg:docker/app@1?platform=linux%2Famd64", "pkg:docker/app@1?platform=linux%2Farm64"]
+    runs = [statement["predicate"]["runDetails"]["metadata"]["invocationId"] for statement in statements]
+    assert runs[0] == runs[1]
+
+
+def test_attested_image_can_have_annotations_of_an_index(workshop):
+    """It is one, though it is for a single platform."""
+    wishes = {"provenance": ProvenanceRequest()}
+    index = workshop.form(COPY, wishes=wishes, **{"annotation-index.who": "me"})
+
+    assert workshop.document(index.descriptor)["annotations"] == {"who": "me"}
+
+
+def test_older_form_of_attestations_is_made_on_demand(workshop):
+    """`oci-artifact=false` writes what looks like an image."""
+    (attached,) = attested(workshop, oci_artifact="false").attachments
+
+    assert attached.manifest.extra == {}
+    assert attached.manifest.config.media_type == "application/vnd.oci.image.config.v1+json"
+
+
+def test_each_output_names_its_own_subjects(workshop):
+    """Two outputs of one form and different names share the image, not what is told of it."""
+    outputs = tuple(Output(type=OutputType.IMAGE, names=(parse_reference(name),)) for name in ("one:1", "two:1"))
+    workshop.build(COPY, provenance=ProvenanceRequest(), outputs=outputs)
+    found = [workshop.store.layout.find(parse_reference(name)) for name in ("one:1", "two:1")]
+    first, second = (workshop.document(each)["manifests"] for each in found)
+
+    assert first[0]["digest"] == second[0]["digest"]
+    assert first[1]["digest"] != second[1]["digest"]
+
+
+INLINE = ProvenanceRequest(inline_only=True)
+
+
+@pytest.mark.parametrize(
+    ("type_", "attributes", "is_index"),
+    [
+        (OutputType.IMAGE, {}, True),
+        (OutputType.IMAGE, {"attestation_inline": "false"}, False),
+        (OutputType.OCI, {}, True),
+        (OutputType.DOCKER, {}, False),
+    ],
+)
+def test_provenance_for_images_alone_goes_where_it_can(workshop, tmp_path, type_, attributes, is_index):
+    """`inline-only` is in images, and left out of archives for docker and where it is not wanted."""
+    destination = None if type_ is OutputType.IMAGE else tmp_path / "out.tar"
+    image = workshop.form(COPY, type_, destination=destination, wishes={"provenance": INLINE}, **attributes)
+
+    assert isinstance(image, ImageIndex) is is_index
+
+
+@pytest.mark.parametrize(
+    ("type_", "attributes", "message"),
+    [
+        (OutputType.DOCKER, {}, "does not currently support exporting manifest lists"),
+        (OutputType.IMAGE, {"oci_mediatypes": "false"}, "attestations need OCI media types"),
+    ],
+)
+def test_form_without_room_for_attestations_is_refused(workshop, type_, attributes, message):
+    """Before anything runs."""
+    with pytest.raises(UsageError, match=message):
+        attested(workshop, type_=type_, **attributes)
+
+    assert workshop.events == []
+
+
+def test_artifact_of_docker_types_is_refused(workshop):
+    """Docker's types know no artifacts."""
+    with pytest.raises(UsageError, match="oci-artifact=true needs OCI media types"):
+        workshop.form(COPY, oci_mediatypes="false", oci_artifact="true")
+
+
+def test_archive_holds_attestations(workshop, tmp_path):
+    """Every blob of an OCI archive of an attested image is in it."""
+    index = workshop.form(
+        COPY, OutputType.OCI, destination=tmp_path / "out.tar", wishes={"provenance": ProvenanceRequest()}
+    )
+    (attached,) = index.attachments
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        names = {name.rpartition("/")[2] for name in tar.getnames()}
+
+    wanted = [attached.descriptor, attached.manifest.config, *attached.manifest.layers]
+    assert {blob.digest.partition(":")[2] for blob in wanted} <= names
+
+
+def test_attestations_survive_a_collection(workshop):
+    """Blobs that only an attestation names are kept while the image has a name, and go with it."""
+    (attached,) = attested(workshop).attachments
+    blobs = [attached.descriptor.digest, *(layer.digest for layer in attached.manifest.layers)]
+    collect_blobs(workshop.store)
+    kept = [workshop.store.blobs.has(digest) for digest in blobs]
+    workshop.store.layout.remove(TAG)
+    collect_blobs(workshop.store)
+
+    assert all(kept)
+    assert not any(workshop.store.blobs.has(digest) for digest in blobs)
+
+
+def test_other_platform_of_a_name_keeps_its_attestations(workshop):
+    """An image that joins those of a name leaves what is told of the others."""
+    index = attested(workshop)
+    added = workshop.build("FROM scratch\nCOPY file /other\n", platforms=(ARM64,))
+    entries = workshop.document(add_platform(workshop.store.blobs, index.descriptor, added))["manifests"]
+
+    assert [entry["digest"] for entry in entries] == [
+        index.images[0].descriptor.digest,
+        added.descriptor.digest,
+        index.attachments[0].descriptor.digest,
+    ]
+
+
+def test_metadata_tells_of_each_platform(workshop):
+    """Under a key for each, whether or not the image is attested."""
+    request = {"recorded": "min", "platforms": (AMD64, ARM64)}
+    workshop.build(COPY, **request)
+
+    assert sorted(workshop.record) == ["buildx.build.provenance/linux/amd64", "buildx.build.provenance/linux/arm64"]
+    told = workshop.record["buildx.build.provenance/linux/amd64"]
+    assert "metadata" not in told["runDetails"]
+    workshop.build(COPY)
+    assert workshop.record == {}
