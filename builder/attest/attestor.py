@@ -168,7 +168,10 @@ class Attestor:
         return write_provenance(wanted, self._request, ingoings, self._dockerfile, invocation, account)
 
     def _layers(self, plan: Plan, image: Image | None) -> dict[str, tuple[Descriptor, ...]]:
-        """Find the layers after each step: of the image, and of other stages what is stored of them."""
+        """Find the layers after each step: of the image, and of other stages what is stored of them.
+
+        With an epoch, of the image alone: layers of other stages hold the times at which they were made.
+        """
         chain = set()
         vertex = plan.vertex
         while vertex is not None:
@@ -179,6 +182,7 @@ class Attestor:
             layers = self._solver.result(each)
             if image is not None and each.digest in chain:
                 found[each.digest] = image.manifest.layers[: len(layers)]
+            if plan.epoch is not None or each.digest in found:
                 continue
             stored = [self._solver.file_systems.find_blob(layer.diff_id) for layer in layers]
             if all(stored):

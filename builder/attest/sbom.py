@@ -25,6 +25,7 @@ from builder.plan.convert import DEFAULT_HOSTNAME
 from builder.plan.graph import BaseImage, EmptyFileSystem, MakeDirectory, RunCommand, Vertex
 from builder.plan.image_state import DEFAULT_PATH, parse_environ
 from builder.plan.mounts import PlannedMount
+from builder.plan.scan_scope import ScanScope
 from registry.errors import ManifestInvalidError
 from registry.oci.canonical_json import decode_json
 from runtime.layers.entry import EntryKind
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from builder.request import BuildRequest, SbomRequest
     from registry.content.image import Image
     from registry.oci.digest import Digest
+    from registry.oci.image_config import ImageConfig
 
 OUTPUT: Final = "/run/out"
 RESULT: Final = "/run/src/core/sbom"
@@ -67,35 +69,25 @@ def plan_scan(wanted: SbomRequest, plan: Plan, request: BuildRequest, image: Ima
             f"sbom scanner {wanted.generator} does not have cmd",
             hint="name an image that is made for it with generator=",
         )
-    sources: dict[str, Vertex] = {}
-    mounts = [_show(plan.vertex, RESULT, sources)]
-    mounts += [
-        _show(vertex, f"{EXTRAS}/{CORE_NAME}-{name}", sources) for name, vertex in dict(plan.scope.stages).items()
-    ]
-    if plan.scope.context:
-        mounts.append(PlannedMount(mount=BindMount(target=f"{EXTRAS}/{CORE_NAME}-context")))
-    variables = {"PATH": DEFAULT_PATH, **parse_environ(config.env)}
-    variables |= {"BUILDKIT_SCAN_DESTINATION": f"{OUTPUT}/", "BUILDKIT_SCAN_SOURCE": RESULT}
-    if len(mounts) > 1:
-        variables["BUILDKIT_SCAN_SOURCE_EXTRAS"] = EXTRAS
-    variables |= {f"BUILDKIT_SCAN_{name}": value for name, value in wanted.parameters}
-    name = f"[{plan.platform}] generating sbom using {wanted.generator}"
+    mounts, sources = _show_trees(plan)
+    generator = str(wanted.generator)
+    prefix = f"[{plan.platform}]"
     base = Vertex(
-        op=BaseImage(reference=str(wanted.generator), image=image),
-        name=f"[{plan.platform}] FROM {wanted.generator}",
-        text=f"FROM {wanted.generator}",
+        op=BaseImage(reference=generator, image=image),
+        name=f"{prefix} FROM {generator}",
+        text=f"FROM {generator}",
         stage="",
     )
     folder = Vertex(
         op=MakeDirectory(path=OUTPUT, user="", epoch=plan.epoch),
         parent=base if config.diff_ids else None,
-        name=f"[{plan.platform}] prepare {wanted.generator}",
-        text=f"prepare {wanted.generator}",
+        name=f"{prefix} prepare {generator}",
+        text=f"prepare {generator}",
         stage="",
     )
     command = RunCommand(
         args=words,
-        environ=tuple(variables.items()),
+        environ=_variables(wanted, config, has_extras=len(mounts) > 1),
         cwd=config.working_directory or "/",
         user="",
         platform=str(request.build_platform),
@@ -107,18 +99,35 @@ def plan_scan(wanted: SbomRequest, plan: Plan, request: BuildRequest, image: Ima
     return Vertex(
         op=command,
         parent=folder,
-        sources=tuple(sources.values()),
-        name=name,
-        text=f"generating sbom using {wanted.generator}",
+        sources=sources,
+        name=f"{prefix} generating sbom using {generator}",
+        text=f"generating sbom using {generator}",
         stage="",
         no_cache=request.no_cache,
     )
 
 
-def _show(vertex: Vertex | None, target: str, sources: dict[str, Vertex]) -> PlannedMount:
-    source = vertex or _EMPTY
-    sources.setdefault(source.digest, source)
-    return PlannedMount(mount=BindMount(target=target), source=list(sources).index(source.digest))
+def _show_trees(plan: Plan) -> tuple[list[PlannedMount], tuple[Vertex, ...]]:
+    """Plan the mounts of what is scanned, the result first; return them and what they read from."""
+    scope = plan.scope or ScanScope()
+    extras = {f"{EXTRAS}/{CORE_NAME}-{name}": vertex for name, vertex in scope.stages}
+    sources: dict[str, Vertex] = {}
+    mounts: list[PlannedMount] = []
+    for target, vertex in ({RESULT: plan.vertex} | extras).items():
+        source = vertex or _EMPTY
+        sources.setdefault(source.digest, source)
+        number = list(sources).index(source.digest)
+        mounts.append(PlannedMount(mount=BindMount(target=target), source=number))
+    if scope.context:
+        mounts.append(PlannedMount(mount=BindMount(target=f"{EXTRAS}/{CORE_NAME}-context")))
+    return mounts, tuple(sources.values())
+
+
+def _variables(wanted: SbomRequest, config: ImageConfig, *, has_extras: bool) -> tuple[tuple[str, str], ...]:
+    variables = {"PATH": DEFAULT_PATH, **parse_environ(config.env)}
+    variables |= {f"BUILDKIT_SCAN_{name}": value for name, value in wanted.parameters}
+    variables |= {"BUILDKIT_SCAN_DESTINATION": f"{OUTPUT}/", "BUILDKIT_SCAN_SOURCE": RESULT}
+    return tuple((variables | ({"BUILDKIT_SCAN_SOURCE_EXTRAS": EXTRAS} if has_extras else {})).items())
 
 
 def read_documents(layer: BinaryIO, generator: str) -> tuple[Attestation, ...]:

@@ -19,6 +19,11 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PR
 CONTROL_PREFIX = "BUILDKIT_"
 """Arguments that steer the builder; like SOURCE_DATE_EPOCH they need no ARG."""
 
+SCAN_CONTEXT_ARG = "BUILDKIT_SBOM_SCAN_CONTEXT"
+SCAN_STAGE_ARG = "BUILDKIT_SBOM_SCAN_STAGE"
+SCAN_ARGS = (SCAN_CONTEXT_ARG, SCAN_STAGE_ARG)
+"""Arguments that say what a list of software takes in (`builder.plan.scan_scope`); no step sees them."""
+
 
 def automatic_args(*, target: Platform, build: Platform, stage: str) -> dict[str, str]:
     """Give the automatic arguments of the global scope."""

@@ -19,7 +19,14 @@ from builder.dockerfile import instructions as dockerfile
 from builder.dockerfile.parser import shorten
 from builder.errors import DockerfileError
 from builder.plan import history_text
-from builder.plan.build_args import automatic_args, global_args, proxy_environ
+from builder.plan.build_args import (
+    SCAN_ARGS,
+    SCAN_CONTEXT_ARG,
+    SCAN_STAGE_ARG,
+    automatic_args,
+    global_args,
+    proxy_environ,
+)
 from builder.plan.check_values import (
     NO_CHECKS,
     PlanChecks,
@@ -42,7 +49,6 @@ from builder.plan.epoch import EPOCH_ARG, EpochNames, resolve_epoch
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.image_state import SCRATCH, StageState, destination_path, start_from_image, start_from_scratch
 from builder.plan.link import is_linked
-from builder.plan.scan_scope import RESULT_ALONE, SCAN_ARGS, SCAN_CONTEXT_ARG, SCAN_STAGE_ARG, ScanScope, is_scanned
 from builder.plan.scope import Scope
 from builder.source import Span
 from registry.content.image import Image
@@ -55,6 +61,7 @@ if TYPE_CHECKING:
     from builder.context.remote import RemoteSource
     from builder.dockerfile.stages import Dockerfile, Stage
     from builder.plan.mounts import PlannedMount
+    from builder.plan.scan_scope import ScanScope
     from builder.request import BuildRequest
 
 DEFAULT_HOSTNAME = "buildkitsandbox"
@@ -106,7 +113,7 @@ def convert(
         history=tuple(state.history),
         platform=request.platform,
         epoch=converter.epoch,
-        scope=converter.scan_scope(target) if request.sbom else RESULT_ALONE,
+        scope=converter.scan_scope(target) if request.sbom else None,
     )
 
 
@@ -162,6 +169,8 @@ class _Converter:
 
     def scan_scope(self, target: Stage) -> ScanScope:
         """Find what a list of software takes in beside the target."""
+        from builder.plan.scan_scope import ScanScope, is_scanned  # noqa: PLC0415  only with such a list
+
         scanned: dict[str, list[tuple[str, Vertex | None]]] = {argument: [] for argument in SCAN_ARGS}
         for stage in self._reachable(target):
             state = self.stage_state(stage)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from builder.cache.key import Ingredient, derive_key
-from builder.plan.scan_scope import RESULT_ALONE, ScanScope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from builder.dockerfile.instructions import InlineFile
     from builder.dockerfile.mounts import Device
     from builder.plan.mounts import PlannedMount
+    from builder.plan.scan_scope import ScanScope
     from builder.request import NetworkMode
     from builder.source import Span
     from registry.content.image import Image
@@ -217,7 +217,7 @@ class Plan:
     *config* holds everything but `created`, `history` and `rootfs`; *base_history* are the entries of the base image
     as they stand, *history* those of this build in order. *vertex* None is the empty file system. *epoch* stands for
     the present, in seconds; None leaves the clock in charge. *platform* is the one that was asked for. *scope* is what
-    a list of software takes in beside the result, and *scan* the vertex that makes one.
+    a list of software takes in beside the result, and *scan* the vertex that makes one; None if none is wanted.
     """
 
     vertex: Vertex | None
@@ -227,7 +227,7 @@ class Plan:
     history: tuple[HistoryDraft, ...]
     platform: Platform
     epoch: int | None = None
-    scope: ScanScope = RESULT_ALONE
+    scope: ScanScope | None = None
     scan: Vertex | None = None
 
     def vertices(self) -> tuple[Vertex, ...]:

@@ -15,12 +15,6 @@ if TYPE_CHECKING:
 
     from builder.plan.graph import Vertex
 
-SCAN_CONTEXT_ARG: Final = "BUILDKIT_SBOM_SCAN_CONTEXT"
-SCAN_STAGE_ARG: Final = "BUILDKIT_SBOM_SCAN_STAGE"
-
-SCAN_ARGS: Final = frozenset({SCAN_CONTEXT_ARG, SCAN_STAGE_ARG})
-"""These arguments; no step sees them."""
-
 _TRUE: Final = frozenset({"1", "t", "true"})
 _FALSE: Final = frozenset({"0", "f", "false"})
 
@@ -30,9 +24,6 @@ class ScanScope(NamedTuple):
 
     stages: tuple[tuple[str, Vertex | None], ...] = ()
     context: bool = False
-
-
-RESULT_ALONE: Final = ScanScope()
 
 
 def is_scanned(argument: str, stage: str, declared: Sequence[tuple[str, str]], global_args: Mapping[str, str]) -> bool:
