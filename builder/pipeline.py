@@ -23,7 +23,7 @@ from builder.image.form import check_outputs
 from builder.plan.check_values import PlanChecks
 from builder.plan.graph import RunCommand
 from builder.plan.platforms import Plans, convert_all, is_multi_platform
-from builder.request import BuildRequest, CacheTarget, OutputType
+from builder.request import BuildRequest, CacheTarget, OutputType, is_attested
 from builder.solve.layer import LayerMaker
 from builder.solve.solver import Solver
 from builder.solve.sources import Sources
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from builder.dockerfile.stages import Dockerfile
     from builder.export.cache import CacheExporter
     from builder.image.index import ImageIndex
+    from builder.request import SbomRequest
     from builder.solve.devices import Devices
     from builder.solve.explain_cache import CacheExplainer
     from builder.solve.imported_cache import ImportedCaches
@@ -92,6 +93,7 @@ class Build:
         *,
         survey: Callable[[Violation], None] | None = None,
     ) -> None:
+        started = now() if is_attested(request) else ""
         self._survey = survey
         self._request = request
         self._store = store
@@ -121,7 +123,7 @@ class Build:
             explainer=self._explain_cache(),
             wants_all_layers=any(target.all_steps for target in request.cache_to),
         )
-        self._attestor = self._open_attestor(now)
+        self._attestor = self._open_attestor(started, now)
         self._exporter = Exporter(
             request,
             self._plans,
@@ -198,34 +200,32 @@ class Build:
                 else:
                     self._sink(_warning(violation))
         linter.raise_if_binding()
-        return plans if self._request.sbom is None or self._survey is not None else self._plan_scans(plans)
+        wanted = self._request.sbom
+        return plans if wanted is None or self._survey is not None else self._plan_scans(plans, wanted)
 
-    def _plan_scans(self, plans: Plans) -> Plans:
+    def _plan_scans(self, plans: Plans, wanted: SbomRequest) -> Plans:
         """Plan what lists the software of each result."""
         from builder.attest.sbom import plan_scan  # noqa: PLC0415  only with --sbom
 
-        wanted = self._request.sbom
-        if wanted is None:
-            return plans
         generator = self._resolve_image(wanted.generator, self._request.build_platform, None)
         return Plans(
             tuple(replace(plan, scan=plan_scan(wanted, plan, self._request, generator)) for plan in plans.plans)
         )
 
-    def _open_attestor(self, now: Callable[[], str]) -> Attestor | None:
+    def _open_attestor(self, started: str, now: Callable[[], str]) -> Attestor | None:
         """Make what tells of the result, if anything is to be told."""
-        request = self._request
-        if request.sbom is None and request.provenance is None and request.recorded is None:
+        if not is_attested(self._request):
             return None
         from builder.attest.attestor import Attestor  # noqa: PLC0415  most builds tell nothing
 
         return Attestor(
-            request,
+            self._request,
             self._plans,
             self._solver,
             self._store,
             dockerfile=self._context.dockerfile,
             network=self._sources.network,
+            started=started,
             now=now,
         )
 

@@ -230,3 +230,8 @@ class BuildRequest:
     sbom: SbomRequest | None = None
     recorded: ProvenanceMode | None = None
     jobs: int = 2
+
+
+def is_attested(request: BuildRequest) -> bool:
+    """Tell whether a build is asked to say anything of its results, in an attestation or to who started it."""
+    return any(wish is not None for wish in (request.provenance, request.sbom, request.recorded))

@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import stat
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from builder.attest.manifest import write_attestations
@@ -20,6 +21,7 @@ from builder.attest.provenance import Account, Invocation, summarize, write_prov
 from builder.attest.purl import image_purl
 from builder.attest.statement import Attestation, Subject, encode_statement
 from builder.attest.steps import describe_steps
+from builder.errors import AttestationError
 from builder.plan.graph import list_vertices
 from builder.request import ProvenanceRequest
 from registry.oci.descriptor import Descriptor
@@ -52,7 +54,8 @@ class Attestor:
         store: has the layers, and takes documents.
         dockerfile: as it was read.
         network: has fetched what came from the network.
-        now: gives the time as RFC 3339 text; the build starts when it is asked first, here.
+        started: when the build began, as RFC 3339 text.
+        now: gives the time in that form.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Attestor:
         *,
         dockerfile: SourceFile,
         network: Callable[[], Network],
+        started: str,
         now: Callable[[], str],
     ) -> None:
         self._request = request
@@ -73,7 +77,7 @@ class Attestor:
         self._dockerfile = dockerfile
         self._network = network
         self._now = now
-        self._started = now()
+        self._started = started
         self._id = secrets.token_hex(16)
 
     def attach(self, plan: Plan, image: Image, names: Sequence[Reference], *, artifact: bool) -> Attachment:
@@ -95,11 +99,20 @@ class Attestor:
         return write_attestations(statements, image, self._store.blobs, artifact=artifact)
 
     def files(self, plan: Plan, view: Path) -> Iterator[tuple[str, bytes]]:
-        """Give name and content of the files that attest the files of a result, of which *view* shows the tree."""
+        """Give name and content of the files that attest the files of a result, of which *view* shows the tree.
+
+        Raises:
+            AttestationError: the list of software cannot be used, or two of the files have one name.
+        """
         wanted = self._request.provenance
         attestations = [*self._lists(plan)]
         if wanted is not None and not wanted.inline_only:
             attestations += self._provenances(plan, None)
+        for name, count in Counter(each.file for each in attestations).items():
+            if count > 1:
+                raise AttestationError(
+                    f"duplicate attestation path name {name}", hint="name it with --provenance=filename=NAME"
+                )
         subjects = list(_file_subjects(view)) if attestations else []
         for each in attestations:
             yield each.file, encode_statement(each, subjects, indent=2)

@@ -30,6 +30,7 @@ from registry.errors import ManifestInvalidError
 from registry.oci.canonical_json import decode_json
 from runtime.layers.entry import EntryKind
 from runtime.layers.read import read_archive
+from runtime.layers.whiteouts import WHITEOUT_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -147,7 +148,7 @@ def read_documents(layer: BinaryIO, generator: str) -> tuple[Attestation, ...]:
         if not entry.path.startswith(prefix):
             continue
         name = entry.path.removeprefix(prefix).decode("utf-8", "backslashreplace")
-        if entry.kind is not EntryKind.FILE or "/" in name:
+        if entry.kind is not EntryKind.FILE or "/" in name or entry.path[len(prefix) :].startswith(WHITEOUT_PREFIX):
             raise AttestationError(f"sbom generator wrote what is no file: `{name}`", hint=_hint(generator))
         if entry.size > MAX_SIZE:
             raise AttestationError(

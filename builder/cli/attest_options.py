@@ -122,7 +122,7 @@ def _parse_provenance(values: Mapping[str, str] | None) -> ProvenanceRequest | N
     if version not in _VERSIONS:
         raise UsageError(f"option --provenance: invalid provenance SLSA version: `{version}`", hint="use v1 or v0.2")
     filename = values.get("filename", "provenance.json")
-    if not _FILENAME.fullmatch(filename) or filename in {".", ".."}:
+    if not _FILENAME.fullmatch(filename) or filename in {".", ".."} or filename.startswith(".wh."):
         raise UsageError(f"option --provenance: filename is not the name of a file: `{filename}`")
     return ProvenanceRequest(
         mode=cast("ProvenanceMode", mode),  # it is one of the literals

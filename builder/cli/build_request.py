@@ -442,6 +442,8 @@ def _parse_output(text: str, environment: Environment, tags: tuple[Reference, ..
         values[key.strip() if key.strip().startswith("annotation") else key.strip().lower()] = value
     type_ = _parse_output_type(values.pop("type", None), text)
     _check_output_keys(type_, values)
+    if "/" in values.get("attestation-prefix", ""):
+        raise UsageError(f"option --output: attestation-prefix is no part of a file name: `{text}`")
     tar = _parse_boolean(values.pop("tar", "true"), "tar")
     push = _parse_boolean(values.pop("push", "true" if type_ is OutputType.REGISTRY else "false"), "push")
     destination = values.pop("dest", None)

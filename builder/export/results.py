@@ -284,7 +284,6 @@ class Exporter:
             with self._solver.file_systems.mounted(self._solver.result(plan.vertex)) as view:
                 writer.add_view(view, epoch=plan.epoch, folder=folder if split else "")
                 for name, content in self._attestor.files(plan, view) if self._attestor else ():
-                    stem, dot, suffix = f"{prefix}{name}".rpartition(".")
-                    writer.add_file(
-                        f"{stem}.{folder}{dot}{suffix}" if self._is_index and not split else f"{prefix}{name}", content
-                    )
+                    stem, dot, suffix = name.rpartition(".")
+                    whole = f"{stem}.{folder}{dot}{suffix}" if self._is_index and not split else name
+                    writer.add_file(f"{prefix}{whole}", content)

@@ -292,6 +292,15 @@ def test_list_that_cannot_be_made_here_is_refused(with_generator: Pybuild) -> No
     with_generator("build", "-t", "app", "--isolation", "none", "--provenance", context)
 
 
+def test_two_attestations_of_one_name_are_refused_as_files(with_generator: Pybuild, context: str) -> None:
+    """Beside files each needs a name; in an image none has one."""
+    clash = ("--provenance=filename=sbom.spdx.json", "--sbom=generator=gen")
+    done = with_generator("build", *clash, "-o", "out", context, status=1)
+
+    assert "duplicate attestation path name sbom.spdx.json" in done.err
+    with_generator("build", *clash, context)
+
+
 @pytest.mark.parametrize(
     ("script", "status", "message"),
     [

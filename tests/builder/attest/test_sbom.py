@@ -139,6 +139,12 @@ def test_document_that_cannot_be_used_is_explained(content, message):
     assert "gen:1" in caught.value.hint
 
 
+def test_whiteout_is_no_document():
+    """As a file beside a result its name would take away another."""
+    with pytest.raises(AttestationError, match=r"wrote what is no file: `\.wh\.bin`"):
+        read_documents(layer({"run/out/.wh.bin": STATEMENT}), "gen")
+
+
 def test_generator_that_wrote_nothing_is_an_error():
     """A list was asked for, so none is no success."""
     with pytest.raises(AttestationError, match="wrote no statement: `gen`"):

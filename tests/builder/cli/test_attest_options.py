@@ -91,6 +91,8 @@ def test_no_default_attestations_is_harmless(tmp_path):
         (["--provenance=version=v2"], "invalid provenance SLSA version: `v2`"),
         (["--provenance=reproducible=maybe"], "reproducible is true or false, not `maybe`"),
         (["--provenance=filename=../x"], "filename is not the name of a file: `../x`"),
+        (["--provenance=filename=.wh.x"], "filename is not the name of a file: `.wh.x`"),
+        (["-o", "type=local,dest=o,attestation-prefix=../"], "attestation-prefix is no part of a file name"),
         (["--sbom=generator="], "generator is empty"),
         (["--sbom=my-key=1"], "not a parameter of a generator: `my-key`"),
         (["--attest=type=sbom,disabled=x"], "disabled is true or false, not `x`"),
