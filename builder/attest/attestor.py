@@ -177,8 +177,8 @@ class Attestor:
         if wanted.mode == "max":
             steps = describe_steps(vertices, plan.vertex)
             account = Account(vertices=vertices, steps=steps, layers=self._layers(plan, image))
-        ingoings = gather(vertices, scanned, self._request, self._network)
-        return write_provenance(wanted, self._request, ingoings, self._dockerfile, invocation, account)
+        inputs = gather(vertices, scanned, self._request, self._network)
+        return write_provenance(wanted, self._request, inputs, self._dockerfile, invocation, account)
 
     def _layers(self, plan: Plan, image: Image | None) -> dict[str, tuple[Descriptor, ...]]:
         """Find the layers after each step: of the image, and of other stages what is stored of them.

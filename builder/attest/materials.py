@@ -42,7 +42,7 @@ class Material:
 
 
 @dataclass(slots=True)
-class Ingoings:
+class Inputs:
     """All that went into a result.
 
     *locals* are folders by name. *secrets* and *agents* say by id whether they were required. *networked* tells that
@@ -67,7 +67,7 @@ class Ingoings:
 
 def gather(
     vertices: Iterable[Vertex], scanned: Iterable[Vertex], request: BuildRequest, network: Callable[[], Network]
-) -> Ingoings:
+) -> Inputs:
     """Find what went into a result.
 
     Args:
@@ -76,7 +76,7 @@ def gather(
         request: names the contexts.
         network: has fetched what came from the network.
     """
-    found = Ingoings()
+    found = Inputs()
     _add_context(found, request, network)
     for vertex in vertices:
         match vertex.op:
@@ -103,7 +103,7 @@ def gather(
     return found
 
 
-def _add_context(found: Ingoings, request: BuildRequest, network: Callable[[], Network]) -> None:
+def _add_context(found: Inputs, request: BuildRequest, network: Callable[[], Network]) -> None:
     if request.dockerfile_url is not None:
         from builder.context.remote import parse_url_source  # noqa: PLC0415  only for what comes from the network
 
@@ -116,7 +116,7 @@ def _add_context(found: Ingoings, request: BuildRequest, network: Callable[[], N
         found.context = _add_address(found, request.context, network)
 
 
-def _add_named(found: Ingoings, key: str, request: BuildRequest, network: Callable[[], Network]) -> None:
+def _add_named(found: Inputs, key: str, request: BuildRequest, network: Callable[[], Network]) -> None:
     value = request.build_contexts.get(key)
     if isinstance(value, str):
         _add_address(found, value, network)
@@ -124,20 +124,20 @@ def _add_named(found: Ingoings, key: str, request: BuildRequest, network: Callab
         found.locals.append(key)
 
 
-def _add_address(found: Ingoings, address: str, network: Callable[[], Network]) -> Material:
+def _add_address(found: Inputs, address: str, network: Callable[[], Network]) -> Material:
     """Add a repository or a tar at an address."""
     from builder.context.remote import parse_context_address  # noqa: PLC0415  only for what comes from the network
 
     return _add_remote(found, parse_context_address(address), network)
 
 
-def _add_image(found: Ingoings, op: BaseImage) -> None:
+def _add_image(found: Inputs, op: BaseImage) -> None:
     digest = op.image.descriptor.digest
     known = {digest_algorithm(digest): digest_hex(digest)}
     _add(found.images, Material(source_purl(op.reference, op.image.config.platform), known))
 
 
-def _add_remote(found: Ingoings, source: RemoteSource, network: Callable[[], Network]) -> Material:
+def _add_remote(found: Inputs, source: RemoteSource, network: Callable[[], Network]) -> Material:
     from builder.context.git import GitSource  # noqa: PLC0415  only for what comes from the network
 
     if isinstance(source, GitSource):
@@ -148,7 +148,7 @@ def _add_remote(found: Ingoings, source: RemoteSource, network: Callable[[], Net
     return _add(found.files, Material(source.shown, {digest_algorithm(digest): digest_hex(digest)}))
 
 
-def _add_secrets(found: Ingoings, op: RunCommand) -> None:
+def _add_secrets(found: Inputs, op: RunCommand) -> None:
     for planned in op.mounts:
         match planned.mount:
             case SecretMount() as secret:

@@ -20,7 +20,7 @@ from builder.attest.statement import PROVENANCE_PREFIX, Attestation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from builder.attest.materials import Ingoings
+    from builder.attest.materials import Inputs
     from builder.attest.steps import Steps
     from builder.plan.graph import Vertex
     from builder.request import BuildRequest, ProvenanceMode, ProvenanceRequest
@@ -62,7 +62,7 @@ class Account:
 def write_provenance(
     wanted: ProvenanceRequest,
     request: BuildRequest,
-    ingoings: Ingoings,
+    inputs: Inputs,
     dockerfile: SourceFile,
     invocation: Invocation,
     account: Account | None,
@@ -72,20 +72,19 @@ def write_provenance(
     Args:
         wanted: version and mode.
         request: what was asked for.
-        ingoings: what went in.
+        inputs: what went in.
         dockerfile: its text.
         invocation: the run.
-        account: what was done; needed for `mode=max` only.
+        account: what was done, for `mode=max`; None for `mode=min`.
     """
-    is_whole = wanted.mode == "max"
     arguments, is_complete = _arguments(request, mode=wanted.mode)
     parameters: dict[str, Any] = {
         "frontend": FRONTEND,
         "args": arguments,
-        **({"secrets": _ids(ingoings.secrets), "ssh": _ids(ingoings.agents)} if is_whole else {}),
-        "locals": [{"name": name} for name in ingoings.locals],
+        **({"secrets": _ids(inputs.secrets), "ssh": _ids(inputs.agents)} if account else {}),
+        "locals": [{"name": name} for name in inputs.locals],
     }
-    source = {} if ingoings.context is None else ingoings.context.to_json()
+    source = {} if inputs.context is None else inputs.context.to_json()
     predicate: dict[str, Any] = {
         "buildDefinition": {
             "buildType": BUILD_TYPE_1,
@@ -94,20 +93,20 @@ def write_provenance(
                 "request": {name: value for name, value in parameters.items() if value or name == "args"},
             },
             "internalParameters": {
-                **({} if account is None or not is_whole else {"buildConfig": {"llbDefinition": account.steps.steps}}),
+                **({"buildConfig": {"llbDefinition": account.steps.steps}} if account else {}),
                 "builderPlatform": str(request.build_platform.normalized()),
             },
-            "resolvedDependencies": [material.to_json() for material in ingoings.materials],
+            "resolvedDependencies": [material.to_json() for material in inputs.materials],
         },
         "runDetails": {
             "builder": {"id": wanted.builder_id, "version": {"pybuild": __version__}},
             "metadata": {
                 **_present(invocationId=invocation.id, startedOn=invocation.started, finishedOn=invocation.finished),
-                "buildkit_metadata": {} if account is None or not is_whole else _metadata(account, dockerfile),
-                "buildkit_hermetic": not ingoings.locals and not ingoings.networked,
+                "buildkit_metadata": _metadata(account, dockerfile) if account else {},
+                "buildkit_hermetic": not inputs.locals and not inputs.networked,
                 "buildkit_completeness": {
                     "request": is_complete,
-                    "resolvedDependencies": not ingoings.locals,
+                    "resolvedDependencies": not inputs.locals,
                 },
                 "buildkit_reproducible": wanted.reproducible,
             },

@@ -15,7 +15,7 @@ web = remote.web
 repository = remote.repository
 
 
-def ingoings(text, scanned=(), **wishes):
+def inputs(text, scanned=(), **wishes):
     """Gather what goes into a Dockerfile that needs no network."""
     request = BuildRequest(
         context=wishes.pop("context", "-"),
@@ -52,7 +52,7 @@ def definition(workshop, text=None, context=None, **wishes):
 
 def test_image_is_a_material_once():
     """By package URL, with the digest of its manifest, also of stages that files are copied from."""
-    found = ingoings("FROM busybox AS a\nFROM busybox\nCOPY --from=a / /\n")
+    found = inputs("FROM busybox AS a\nFROM busybox\nCOPY --from=a / /\n")
 
     hexes = image().descriptor.digest.partition(":")[2]
     assert found.materials == (Material("pkg:docker/busybox@latest?platform=linux%2Famd64", {"sha256": hexes}),)
@@ -60,13 +60,13 @@ def test_image_is_a_material_once():
 
 def test_image_of_a_stage_that_is_not_needed_is_none():
     """Only what the result needs went into it."""
-    assert ingoings("FROM busybox AS a\nFROM scratch\n").materials == ()
+    assert inputs("FROM busybox AS a\nFROM scratch\n").materials == ()
 
 
 def test_generator_of_a_list_went_in():
     """As BuildKit tells it; its commands are no commands of the build."""
     vertices = plan("FROM busybox\nRUN x", {"busybox:latest": image()}).vertices()
-    found = ingoings("FROM scratch", scanned=vertices)
+    found = inputs("FROM scratch", scanned=vertices)
 
     assert [material.uri for material in found.materials] == ["pkg:docker/busybox@latest?platform=linux%2Famd64"]
     assert found.networked is False
@@ -74,7 +74,7 @@ def test_generator_of_a_list_went_in():
 
 def test_secrets_and_agents_are_ids():
     """Required if one of the steps requires it."""
-    found = ingoings(
+    found = inputs(
         "FROM busybox\nRUN --mount=type=secret,id=a --mount=type=ssh x\nRUN --mount=type=secret,id=a,required=true "
         "--mount=type=secret,id=b,env=B y\n"
     )
@@ -85,8 +85,8 @@ def test_secrets_and_agents_are_ids():
 
 def test_command_without_a_network_is_hermetic():
     """What no command could fetch is in the materials."""
-    assert ingoings("FROM busybox\nRUN --network=none x").networked is False
-    assert ingoings("FROM busybox\nRUN x").networked is True
+    assert inputs("FROM busybox\nRUN --network=none x").networked is False
+    assert inputs("FROM busybox\nRUN x").networked is True
 
 
 def test_files_and_repositories_have_digests(workshop, web, repository):
