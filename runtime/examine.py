@@ -123,7 +123,7 @@ def examine(machine: Machine, variables: Mapping[str, str], uid: int, trials: Se
         machine: what is looked at.
         variables: of the environment, which tell of continuous integration.
         uid: of the user.
-        trials: of the rungs of isolation.
+        trials: of the rungs of isolation, best first.
     """
     engine = find_engine(machine, variables)
     status = _fields(machine.read("/proc/self/status") or "")
