@@ -8,7 +8,8 @@
     ├── ArchiveError                   exit 2   a tar of images that cannot be read
     ├── StepFailedError                exit 1   a RUN ended with a status that is not 0
     ├── AttestationError               exit 1   a generator's list of software cannot be used, or is too long
-    ├── BaseImageError                 exit 3   the image of a FROM or --from cannot be had
+    ├── BaseImageError                 exit 3   the image of a FROM or --from cannot be had, or cannot be unpacked
+    │   └── WrongLayerError            a layer of it is not what its config says
     ├── EmulationMissingError          exit 4   a RUN is for a platform that this machine does not execute
     ├── DeviceFileError                exit 4   a file that describes devices cannot be used
     ├── DeviceMissingError             exit 4   a RUN requires a device that this machine does not have
@@ -139,6 +140,32 @@ class BaseImageError(BuildError):
 
     id = "image.unavailable"
     exit_code = 3
+
+
+class WrongLayerError(BaseImageError):
+    """A layer of an image unpacks to another tar than the config of the image says.
+
+    Its file system would be taken for one that it is not, so nothing is made of it.
+
+    Args:
+        image: what the image is called.
+        layer: digest of the layer.
+        expected: the diff_id in the config.
+        actual: the diff_id of the layer.
+    """
+
+    id = "image.wrong-layer"
+
+    def __init__(self, *, image: str, layer: str, expected: str, actual: str) -> None:
+        super().__init__(
+            f"a layer of the image is not the one that its config names, layer {layer} has the diff_id {actual}, "
+            f"the config says {expected}: `{image}`",
+            hint="use another tag or digest of the image, and tell who publishes it",
+        )
+        self.image = image
+        self.layer = layer
+        self.expected = expected
+        self.actual = actual
 
 
 class EmulationMissingError(BuildError):

@@ -6,7 +6,7 @@ blobs and by building; a damaged file is moved aside and a new one begun.
     record(key, diff_id, created, name, ingredients, used)      what a cache key resolves to
     listing(key, data)                                          the files a key was made of (builder.cache.listing)
     past(place, stage, steps, used)                             steps of the last build of a Dockerfile (builder.cache.past)
-    blob(diff_id, digest, size, media_type)                     the stored forms of a layer
+    blob(diff_id, digest, size, media_type)                     the stored forms of a layer, which were read and hashed
     layer(id, diff_id)                                          layers whose tree is known
     tree(layer, folder, names)                                  what a layer says of the names in a folder
     file(device, inode, size, mtime_ns, ctime_ns, digest)       fingerprints of context files
@@ -239,7 +239,7 @@ class State:
         return tuple(Descriptor(media_type=row[0], digest=parse_digest(row[1]), size=row[2]) for row in rows)
 
     def put_blob(self, diff_id: Digest, descriptor: Descriptor) -> None:
-        """Note that *descriptor* is a stored form of the layer *diff_id*."""
+        """Note that *descriptor* is a stored form of the layer *diff_id*: the caller made it, or hashed its tar."""
         with self.writing() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO blob VALUES(?, ?, ?, ?)",

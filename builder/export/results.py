@@ -169,7 +169,7 @@ class Exporter:
         base = plan.base
         kept = dict(zip(base.config.diff_ids, base.manifest.layers, strict=True)) if base else {}
         if form.rewrite and plan.epoch is not None:
-            layers = self._rewrite(layers, len(kept), plan.epoch, form)
+            layers = self._rewrite(layers, len(base.config.diff_ids) if base else 0, plan.epoch, form)
         descriptors = [
             layer_descriptor(self._stored(layer.diff_id, kept.get(layer.diff_id), form), docker_types=form.docker_types)
             for layer in layers
@@ -206,6 +206,7 @@ class Exporter:
         known = self._solver.file_systems.find_blob(diff_id, wanted.kind)
         if known is not None and layer_compression(known.media_type) == wanted.kind:
             return known
+        self._solver.file_systems.prove(diff_id)
         made = recompress(self._store.blobs, stored, wanted, threads=self._request.jobs)
         self._store.state.put_blob(made.diff_id, made.descriptor)
         return made.descriptor

@@ -2,6 +2,11 @@
 
 A *file system* is a tuple of layers, base first. What is known of one grows with need: the tree of a layer is indexed
 when a COPY asks about it, a snapshot is unpacked when a step runs on it or is copied from.
+
+The diff_ids of an image are *claims*: whoever wrote the config may have written those of other layers, and everything
+here is found by diff_id. So a layer is read and hashed once before anything is made on, or of, the file system that
+its diff_id stands for. Mostly this is the pass that unpacks or indexes it; only where another image has led to the
+same snapshot or tree already, it is a pass of its own. What a store knows as a form of a layer was hashed here.
 """
 
 from __future__ import annotations
@@ -9,11 +14,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from builder.errors import StoreError
+from builder.errors import BaseImageError, StoreError, WrongLayerError
 from builder.image.assemble import Layer
-from registry.errors import ContentError
+from registry.errors import BlobMissingError, ContentError, DigestMismatchError, LayerDamagedError, SizeMismatchError
 from registry.oci.chain_id import chain_id, chain_ids
 from registry.oci.digest import Digest, digest_hex
 from registry.oci.media_types import layer_compression
@@ -22,8 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from builder.errors import BuildError
     from builder.image.layer_index import IndexTree
     from builder.store import Store
+    from registry.content.image import Image
     from registry.oci.descriptor import Descriptor
 
 FileSystem = tuple[Layer, ...]
@@ -34,6 +41,16 @@ SMALL_FILE = 8 << 20
 
 READ_SIZE = 1 << 20
 
+_DAMAGE = (BlobMissingError, DigestMismatchError, SizeMismatchError, LayerDamagedError)
+"""How a stored layer that is not what its name says shows when it is read."""
+
+
+class _Claim(NamedTuple):
+    """A layer that an image says is the form of a diff_id."""
+
+    blob: Descriptor
+    image: str
+
 
 class FileSystems:
     """What is known of file systems in a store. Used from many threads."""
@@ -42,9 +59,20 @@ class FileSystems:
         self._store = store
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
+        self._claims: dict[Digest, dict[Digest, _Claim]] = {}
+
+    def add_image(self, image: Image, name: str) -> FileSystem:
+        """Give the file system of an image in the store; what it is called is for errors.
+
+        Its layers need not be read for it, and are not what they are said to be until they are.
+        """
+        for diff_id, blob in zip(image.config.diff_ids, image.manifest.layers, strict=True):
+            if all(known.digest != blob.digest for known in self._store.state.find_blobs(diff_id)):
+                self._claims.setdefault(diff_id, {})[blob.digest] = _Claim(blob, name)
+        return tuple(Layer(diff_id=diff_id) for diff_id in image.config.diff_ids)
 
     def find_blob(self, diff_id: Digest, kind: str | None = None) -> Descriptor | None:
-        """Find a stored form of a layer; one compressed as *kind* if there is one."""
+        """Find a stored form of a layer, not only claimed; one compressed as *kind* if there is one."""
         present = [blob for blob in self._store.state.find_blobs(diff_id) if self._store.blobs.has(blob.digest)]
         wanted = [blob for blob in present if layer_compression(blob.media_type) == kind]
         return next(iter(wanted or present), None)
@@ -63,26 +91,50 @@ class FileSystems:
         return found
 
     def tree(self, layers: FileSystem) -> IndexTree:
-        """Give the tree of a file system, indexing those of its layers that are not yet."""
+        """Give the tree of a file system, indexing those of its layers that are not yet.
+
+        Raises:
+            WrongLayerError: a layer is not what its image says.
+        """
         from runtime.layers.read import read_archive  # noqa: PLC0415  a build that is cached looks at no tree
 
         for layer in layers:
             if not self._store.index.has(layer.diff_id):
-                with self._locked(layer.diff_id), self.open_tar(layer.diff_id) as stream:
-                    self._store.index.put(layer.diff_id, (member.entry for member in read_archive(stream)))
+                with self._locked(layer.diff_id):
+                    with self.open_tar(layer.diff_id) as stream:
+                        entries = [member.entry for member in read_archive(stream)]
+                    self._store.index.put(layer.diff_id, entries)
+            self.prove(layer.diff_id)
         return self._store.index.tree([layer.diff_id for layer in layers], lambda path: self._read_file(layers, path))
 
     def snapshots(self, layers: FileSystem) -> tuple[str, ...]:
         """Unpack what is not unpacked of a file system; return the names of its snapshots, base first.
 
         Works only inside the namespace.
+
+        Raises:
+            WrongLayerError: a layer is not what its image says.
         """
         names = tuple(digest_hex(chain) for chain in chain_ids(layer.diff_id for layer in layers))
         for count, layer in enumerate(layers):
             if not self._store.snapshots.has(names[count]):
                 with self._locked(names[count]):
                     self._unpack(layer, names[: count + 1])
+            self.prove(layer.diff_id)
         return names
+
+    def prove(self, diff_id: Digest) -> None:
+        """Read what images claim to be a layer, as far as nobody has read it yet.
+
+        Raises:
+            StoreError: the layer was damaged and is removed.
+            WrongLayerError: one claims what is not so.
+        """
+        while self._claims_of(diff_id):
+            with self._locked(diff_id):
+                if self._claims_of(diff_id):
+                    with self.open_tar(diff_id):
+                        pass
 
     @contextlib.contextmanager
     def mounted(self, layers: FileSystem) -> Iterator[Path]:
@@ -123,22 +175,57 @@ class FileSystems:
 
         Raises:
             StoreError: the layer is missing, or was damaged and is removed.
+            WrongLayerError: it is not what its image says.
         """
-        from registry.content.layer_stream import open_layer  # noqa: PLC0415  a build that is cached reads no layer
-
-        descriptor = self.get_blob(diff_id)
+        claim = next(iter(self._claims_of(diff_id)), None)
+        descriptor = claim.blob if claim is not None else self.get_blob(diff_id)
         try:
-            with self._store.blobs.open_verified(descriptor.digest) as stored:
-                stream = open_layer(stored, media_type=descriptor.media_type)
+            with self._open(descriptor, None if claim is None else diff_id) as stream:
                 yield stream
                 while stream.read(READ_SIZE):
-                    pass  # the digest is only known to be right at the end
-        except ContentError as error:
-            self._store.blobs.delete(descriptor.digest)
-            raise StoreError(
-                f"a stored layer was damaged and is removed, {error.message}",
-                hint="build again: it is made or pulled anew",
-            ) from error
+                    pass  # the digests are only known to be right at the end
+        except _DAMAGE as error:
+            raise self._explain(error, descriptor, diff_id, claim) from error
+        if claim is not None:
+            self._store.state.put_blob(diff_id, descriptor)
+            self._claims[diff_id].pop(descriptor.digest, None)
+
+    def _open(self, descriptor: Descriptor, diff_id: Digest | None) -> BinaryIO:
+        """Open the tar of a layer, to be verified against a diff_id unless it is known to have it."""
+        from registry.content.image import open_verified_layer  # noqa: PLC0415  a build that is cached reads no layer
+        from registry.content.layer_stream import open_layer  # noqa: PLC0415  as above
+
+        if diff_id is not None:
+            return open_verified_layer(self._store.blobs, descriptor, diff_id)
+        return open_layer(self._store.blobs.open_verified(descriptor.digest), media_type=descriptor.media_type)
+
+    def _explain(
+        self, error: ContentError, descriptor: Descriptor, diff_id: Digest, claim: _Claim | None
+    ) -> BuildError:
+        """Tell a layer that was damaged here, and is removed, from one that its image has wrong."""
+        if claim is not None and isinstance(error, DigestMismatchError) and error.expected != descriptor.digest:
+            return WrongLayerError(image=claim.image, layer=descriptor.digest, expected=diff_id, actual=error.actual)
+        if claim is not None and self._is_whole(descriptor):
+            return BaseImageError(
+                f"a layer of the image cannot be unpacked, {error.message}, {descriptor.digest}: `{claim.image}`",
+                hint="use another tag or digest of the image, and tell who publishes it",
+            )
+        self._store.blobs.delete(descriptor.digest)
+        return StoreError(
+            f"a stored layer was damaged and is removed, {error.message}", hint="build again: it is made or pulled anew"
+        )
+
+    def _is_whole(self, descriptor: Descriptor) -> bool:
+        try:
+            with self._store.blobs.open_verified(descriptor.digest) as blob:
+                while blob.read(READ_SIZE):
+                    pass
+        except ContentError:
+            return False
+        return True
+
+    def _claims_of(self, diff_id: Digest) -> tuple[_Claim, ...]:
+        return tuple(self._claims.get(diff_id, {}).values())
 
     def _read_file(self, layers: FileSystem, path: bytes) -> bytes | None:
         """Read a small file from the topmost layer that has it."""

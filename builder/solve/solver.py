@@ -337,10 +337,7 @@ class Solver:
         return Result((*self.result(vertex.parent), layer), layer, cached=True)
 
     def _start_base(self, op: BaseImage) -> Result:
-        image = op.image
-        for diff_id, descriptor in zip(image.config.diff_ids, image.manifest.layers, strict=True):
-            self._store.state.put_blob(diff_id, descriptor)
-        return Result(tuple(Layer(diff_id=diff_id) for diff_id in image.config.diff_ids), None, cached=True)
+        return Result(self._file_systems.add_image(op.image, op.reference), None, cached=True)
 
     def _key(self, vertex: Vertex) -> tuple[str, list[Ingredient]]:
         """Derive the cheap key of a vertex whose inputs are solved, and list the files it is made of."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from registry.content.verify import VerifyingReader
 from registry.errors import (
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 ATTESTATION_ANNOTATION: Final = "vnd.docker.reference.type"
 """Marks the entries of an index that are no images. Source: BuildKit, docs/attestations/attestation-storage.md."""
+
+_READ_SIZE: Final = 128 * 1024
 
 MAX_INDEX_DEPTH: Final = 4
 """How many indexes may lie within each other; real ones do not."""
@@ -51,14 +54,16 @@ def load_image(store: BlobStore, descriptor: Descriptor, platform: Platform | No
     Raises:
         BlobMissingError: a document is not in the store.
         ContentError: one is damaged.
-        ManifestInvalidError: one breaks the specification, or is no image.
+        ManifestInvalidError: one breaks the specification, is no image, or they disagree on the number of layers.
         PlatformMissingError: the index has nothing that runs on *platform*.
     """
     wanted = platform or host_platform()
     for _ in range(MAX_INDEX_DEPTH):
         document = _read_document(store, descriptor)
         if isinstance(document, Manifest):
-            return Image(descriptor=descriptor, manifest=document, config=_read_config(store, document.config))
+            image = Image(descriptor=descriptor, manifest=document, config=_read_config(store, document.config))
+            check_diff_ids(image)
+            return image
         descriptor = choose_manifest(document, wanted, subject=f"index {descriptor.digest}", store=store)
     raise ManifestInvalidError(subject=f"index {descriptor.digest}", path="manifests", reason="indexes within indexes")
 
@@ -97,11 +102,9 @@ def validate_image(store: BlobStore, image: Image, *, content: bool = False) -> 
         ContentError: a blob is damaged, or unpacks to something else than the config says.
         ManifestInvalidError: manifest and config disagree.
     """
-    layers, diff_ids = image.manifest.layers, image.config.diff_ids
+    layers = image.manifest.layers
     subject = f"image {image.descriptor.digest}"
-    if len(layers) != len(diff_ids):
-        reason = f"the manifest has {len(layers)} layers, the config {len(diff_ids)} diff_ids"
-        raise ManifestInvalidError(subject=subject, path="rootfs.diff_ids", reason=reason)
+    check_diff_ids(image)
     for position, layer in enumerate(layers):
         if not is_layer(layer.media_type):
             reason = f"media type {layer.media_type} is no layer"
@@ -109,8 +112,20 @@ def validate_image(store: BlobStore, image: Image, *, content: bool = False) -> 
     for blob in (image.descriptor, image.manifest.config, *layers):
         _check_size(store, blob)
     if content:
-        for layer, diff_id in zip(layers, diff_ids, strict=True):
+        for layer, diff_id in zip(layers, image.config.diff_ids, strict=True):
             verify_layer(store, layer, diff_id)
+
+
+def check_diff_ids(image: Image) -> None:
+    """Check that the config has one diff_id for each layer of the manifest.
+
+    Raises:
+        ManifestInvalidError: it has more or fewer.
+    """
+    layers, diff_ids = len(image.manifest.layers), len(image.config.diff_ids)
+    if layers != diff_ids:
+        reason = f"the manifest has {layers} layers, the config {diff_ids} diff_ids"
+        raise ManifestInvalidError(subject=f"image {image.descriptor.digest}", path="rootfs.diff_ids", reason=reason)
 
 
 def missing_blobs(store: BlobStore, descriptors: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
@@ -172,8 +187,20 @@ def verify_layer(store: BlobStore, layer: Descriptor, diff_id: Digest) -> None:
         BlobMissingError: it is not there.
         ContentError: it is damaged, or unpacks to something else.
     """
-    from registry.content.layer_stream import open_layer  # noqa: PLC0415  only a whole check reads layers
+    with open_verified_layer(store, layer, diff_id) as tar:
+        while tar.read(_READ_SIZE):
+            pass
 
-    blob = store.open_verified(layer.digest, size=layer.size)
-    with open_layer(blob, media_type=layer.media_type) as tar:
-        VerifyingReader(tar, diff_id, subject=f"tar of layer {layer.digest}").verify()
+
+def open_verified_layer(store: BlobStore, layer: Descriptor, diff_id: Digest) -> BinaryIO:
+    """Open the tar of a layer; the read that meets its end checks what `verify_layer` checks. The caller closes it.
+
+    Raises:
+        BlobMissingError: it is not there.
+        ContentError: it cannot be opened, or is not compressed as it says. Reading raises DigestMismatchError, whose
+            *expected* tells blob and tar apart, SizeMismatchError and LayerDamagedError.
+    """
+    from registry.content.layer_stream import open_layer  # noqa: PLC0415  only who reads layers needs it
+
+    tar = open_layer(store.open_verified(layer.digest, size=layer.size), media_type=layer.media_type)
+    return io.BufferedReader(VerifyingReader(tar, diff_id, subject=f"tar of layer {layer.digest}"), _READ_SIZE)

@@ -5,16 +5,17 @@ import json
 
 import pytest
 
-from builder.errors import BaseImageError, ContextError
+from builder.errors import BaseImageError, ContextError, WrongLayerError
 from builder.events import VertexCompleted, VertexStarted
 from builder.pipeline import Build
 from builder.request import BuildRequest, Output, OutputType
 from builder.store import Store
 from registry.content.compression import Compression
 from registry.content.image import load_image, validate_image
-from registry.errors import UnreachableError
+from registry.errors import DigestMismatchError, UnreachableError
 from registry.oci.platform import Platform
 from registry.oci.reference import parse_reference
+from tests.fakes.layered_image import make_image, make_layer
 
 LINUX = Platform("linux", "amd64")
 TAG = parse_reference("app:1")
@@ -204,6 +205,51 @@ def test_base_image_is_taken_from_the_store(workshop):
     assert image.config.diff_ids[:3] == base.config.diff_ids
     assert image.config.history[:4] == base.config.history
     assert image.manifest.layers[:3] == base.manifest.layers
+
+
+@pytest.fixture
+def hostile(workshop):
+    """Put an image `hostile:1` into the store whose layer claims the diff_id of that of `honest:1`; return both."""
+    blobs, layout = workshop.store.blobs, workshop.store.layout
+    good, bad = make_layer(blobs, {"a": "good"}), make_layer(blobs, {"a": "bad"})
+    images = make_image(blobs, [good]), make_image(blobs, [bad], diff_ids=[good.diff_id])
+    for image, name in zip(images, ("honest:1", "hostile:1"), strict=True):
+        layout.put(image.descriptor, parse_reference(name))
+    return images
+
+
+@pytest.mark.usefixtures("files", "hostile")
+def test_copy_onto_a_base_with_a_false_diff_id_fails_at_its_line(workshop):
+    """The base is read for the COPY, so its lie is found, and no record says what lies on the true base."""
+    with pytest.raises(WrongLayerError, match="hostile:1") as caught:
+        workshop.build("FROM hostile:1\nCOPY a /b\n")
+
+    assert caught.value.span.line == 2
+    assert workshop.store.state.records() == ()
+
+
+@pytest.mark.usefixtures("files", "hostile")
+def test_copy_that_is_cached_does_not_vouch_for_a_false_base(workshop):
+    """What was made on the true base is found for the false one, and the next step that is made finds the lie."""
+    text = "FROM honest:1\nCOPY a /b\n"
+    workshop.build(text)
+
+    with pytest.raises(WrongLayerError, match="hostile:1") as caught:
+        workshop.build(text.replace("honest", "hostile") + "COPY b /c\n")
+
+    assert caught.value.span.line == 3
+
+
+@pytest.mark.usefixtures("files")
+def test_base_that_nothing_reads_is_passed_on_as_it_is(workshop, hostile):
+    """Metadata on a base reads none of its layers: the image says of them what the base says, and nothing is kept."""
+    _, image = hostile
+    with pytest.raises(DigestMismatchError, match="tar of layer"):  # by this test, which reads the result
+        workshop.build("FROM hostile:1\nLABEL a=b\n")
+
+    built = load_image(workshop.store.blobs, workshop.store.layout.find(TAG))
+    assert (built.manifest.layers, built.config.diff_ids) == (image.manifest.layers, image.config.diff_ids)
+    assert workshop.store.state.find_blobs(image.config.diff_ids[0]) == ()
 
 
 @pytest.mark.parametrize("kind", [OutputType.OCI, OutputType.DOCKER])

@@ -12,7 +12,6 @@ from builder.cli.main import report_error
 from builder.cli.option_values import parse_hosts, parse_network, parse_platform_option, parse_shm_size, parse_ulimits
 from builder.cli.registries import connect
 from builder.errors import UsageError
-from builder.image.assemble import Layer
 from builder.plan.image_state import DEFAULT_PATH, parse_environ
 from builder.solve.filesystem import FileSystems
 from builder.solve.networks import describe_lack, network_for, networks_of
@@ -46,10 +45,8 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     platform = parse_platform_option(arguments.platform, environment) or host_platform()
     with Store(environment.root(arguments.root)) as store:
         image = _find_image(arguments, environment, store, platform)
-        for diff_id, descriptor in zip(image.config.diff_ids, image.manifest.layers, strict=True):
-            store.state.put_blob(diff_id, descriptor)
         specify = partial(_specify, arguments, environment, image.config)
-        body = partial(_run, store, image, specify, interactive=arguments.interactive)
+        body = partial(_run, store, image, arguments.image, specify, interactive=arguments.interactive)
         if parse_network(arguments.network) != "default":
             inside = partial(body, None)
         else:
@@ -75,14 +72,15 @@ def _with_private_network(body: Callable[[PrivateNetwork | None, Zygote], int], 
 def _run(
     store: Store,
     image: Image,
+    name: str,
     specify: partial[SandboxSpec],
     network: PrivateNetwork | None,
     zygote: Zygote,
     *,
     interactive: bool,
 ) -> int:
-    layers = tuple(Layer(diff_id=diff_id) for diff_id in image.config.diff_ids)
-    lowers = store.snapshots.lowers(FileSystems(store).snapshots(layers))
+    file_systems = FileSystems(store)
+    lowers = store.snapshots.lowers(file_systems.snapshots(file_systems.add_image(image, name)))
     active = store.snapshots.prepare(lowers)
     try:
         step = zygote.run(

@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from builder.collect import collect_blobs
-from builder.errors import EmulationMissingError, UsageError
+from builder.errors import EmulationMissingError, UsageError, WrongLayerError
 from builder.events import VertexCompleted, VertexStarted
 from builder.image.index import ImageIndex, add_platform
 from builder.pipeline import Build
@@ -29,6 +29,7 @@ from registry.oci.media_types import (
 )
 from registry.oci.platform import Platform
 from registry.oci.reference import parse_reference
+from tests.fakes.layered_image import make_image, make_layer
 
 AMD64 = Platform("linux", "amd64")
 ARM64 = Platform("linux", "arm64")
@@ -219,6 +220,19 @@ def test_rewriting_again_takes_the_known_layers(workshop):
     assert {blob.digest for blob in workshop.store.blobs.walk()} == before
 
 
+def test_rewriting_leaves_a_layer_that_the_base_has_twice(workshop):
+    """Layers of the base are counted in their places, not by what they are."""
+    layer = make_layer(workshop.store.blobs, {"a": "1"})
+    base = make_image(workshop.store.blobs, [layer, make_layer(workshop.store.blobs, {"b": "2"}), layer])
+    workshop.store.layout.put(base.descriptor, parse_reference("base:1"))
+    wishes = {"build_args": {"SOURCE_DATE_EPOCH": "0"}}
+    os.utime(workshop.context / "file", (5, 5))
+    image = workshop.form("FROM base:1\nCOPY file /last\n", wishes=wishes, rewrite_timestamp="true")
+
+    assert image.config.diff_ids[:3] == base.config.diff_ids
+    assert workshop.entries(image)[-1] == ("last", 0)
+
+
 def test_rewriting_leaves_the_layers_of_the_base(workshop):
     """Only what lies above the base gets other times."""
     base = workshop.build(COPY)
@@ -347,6 +361,16 @@ def test_force_compression_converts_layers_that_are_there(workshop):
     assert {layer.media_type for layer in kept.manifest.layers} == {OCI_LAYER_GZIP}
     assert {layer.media_type for layer in forced.manifest.layers} == {OCI_LAYER_ZSTD}
     assert forced.config.diff_ids == kept.config.diff_ids
+
+
+def test_force_compression_reads_a_base_before_it_is_believed(workshop):
+    """A layer of the base that is not what its image says is converted for nobody."""
+    good, bad = (make_layer(workshop.store.blobs, {"a": text}) for text in ("good", "bad"))
+    base = make_image(workshop.store.blobs, [bad], diff_ids=[good.diff_id])
+    workshop.store.layout.put(base.descriptor, parse_reference("base:1"))
+
+    with pytest.raises(WrongLayerError, match="base:1"):
+        workshop.form("FROM base:1\nLABEL a=b\n", compression="zstd", force_compression="true")
 
 
 def test_outputs_may_differ_in_compression(workshop, tmp_path):

@@ -201,6 +201,16 @@ def test_image_with_fewer_diff_ids_than_layers_is_invalid(store: LocalBlobStore)
         validate_image(store, image)
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_image_with_another_number_of_diff_ids_is_not_loaded(store: LocalBlobStore, count: int) -> None:
+    """Where it comes in, manifest and config have to agree on the number of layers."""
+    image = put_image(store)
+    wrong = compose_image(replace(image.config, diff_ids=image.config.diff_ids * count), image.manifest.layers, store)
+
+    with pytest.raises(ManifestInvalidError, match=rf"the manifest has 1 layers, the config {count} diff_ids"):
+        load_image(store, wrong.descriptor)
+
+
 def test_image_with_a_layer_of_no_known_type_is_invalid(store: LocalBlobStore) -> None:
     """An attestation is no layer."""
     image = put_image(store)
