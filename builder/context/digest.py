@@ -92,7 +92,7 @@ def digest_selection(
         selection: what is copied.
         fingerprints: known digests of files, completed by what had to be read; None to read everything (views of
             stages, whose device numbers mean nothing after the build).
-        now_ns: time before the selection was made, or later by less than it took.
+        now_ns: the time, before any file is read.
         listed: takes what the digest of each source was made of, unless all were known at sight.
         at_sight: whether what lstat says of a source is enough, if it is known.
 
@@ -161,6 +161,102 @@ def read_records(records: bytes) -> Iterator[FileRecord]:
         length = hashlib.sha256().digest_size if stat.S_ISREG(mode) else link_length
         yield FileRecord(name, mode, uid, gid, size, device, records[at : at + length])
         at += length
+
+
+class CheckedFile:
+    """An open file that is read, and then compared with what was found, and digested, before.
+
+    It reads like a binary stream as far as writers of layers and readers of archives ask for it. A young file
+    (`SourceRoot.young`) is digested on the way, any other one is compared by its stamps.
+
+    Args:
+        root: where it was found.
+        opener: has opened it.
+        found: the file.
+        fd: the file, at its beginning; the caller closes it.
+    """
+
+    __slots__ = ("_digest", "_fd", "_found", "_opener", "_root", "_state")
+
+    def __init__(self, root: SourceRoot, opener: Opener, found: Found, fd: int) -> None:
+        self._root = root
+        self._opener = opener
+        self._found = found
+        self._fd = fd
+        self._digest = root.young.get((found.stat.st_dev, found.stat.st_ino)) if root.young else None
+        self._state = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """Give the next bytes, none at the end."""
+        data = os.read(self._fd, _BUFFER if size < 0 else size)
+        if self._digest is not None:
+            self._state.update(data)
+        return data
+
+    def close(self) -> None:
+        """Leave the file open, as its descriptor is the caller's."""
+
+    def check(self) -> None:
+        """Make sure that what was read is what was digested; reads what is left.
+
+        Raises:
+            ContextError: the file was written to.
+        """
+        if self._digest is None:
+            self._opener.check(self._found, self._fd)
+            return
+        while self.read():
+            pass
+        digest = self._state.digest()
+        if self._found.stat.st_mode & 0o111:
+            digest = _with_capability(digest, read_capability(self._fd))
+        if digest != self._digest:
+            raise changed_error(self._root, self._found.path)
+
+
+def check_unchanged(before: Selection, after: Selection) -> None:
+    """Make sure that what was digested is what others read since, who did not go through a `CheckedFile`.
+
+    Args:
+        before: what was selected and digested.
+        after: the same, selected again.
+
+    Raises:
+        ContextError: something was written to, came or went.
+    """
+    root = after.root
+    if root is None or root.young is None:
+        return
+    was, now = dict(_stamps(before)), dict(_stamps(after))
+    for path in sorted(was.keys() | now.keys()):
+        if was.get(path) != now.get(path):
+            raise changed_error(root, path)
+    with Opener(root) as opener:
+        sources = [source for source in after.sources if not isinstance(source, InlineFile)]
+        for found in (found for source in sources for found in _regular_files(source)):
+            if (found.stat.st_dev, found.stat.st_ino) in root.young:
+                fd = opener.open(found)
+                try:
+                    CheckedFile(root, opener, found, fd).check()
+                finally:
+                    os.close(fd)
+
+
+def _stamps(selection: Selection) -> Iterator[tuple[bytes, tuple[object, ...]]]:
+    """Give what tells whether something changed: of a directory only its mode, as what is in it speaks for itself."""
+    for source in selection.sources:
+        if isinstance(source, InlineFile):
+            continue
+        for path, status, linkname in (source.item, *source.below):
+            if stat.S_ISDIR(status.st_mode):
+                yield path, (status.st_mode,)
+            else:
+                size, times = status.st_size, (status.st_mtime_ns, status.st_ctime_ns)
+                yield path, (status.st_mode, status.st_ino, size, *times, linkname)
+
+
+def _with_capability(digest: bytes, capability: bytes | None) -> bytes:
+    return digest if capability is None else hashlib.sha256(b"capability" + digest + capability).digest()
 
 
 def read_capability(fd: int) -> bytes | None:
@@ -263,10 +359,14 @@ def _file_digests(
         return digests
     read = _hash_files(root, unknown)
     rows: list[FingerprintRow] = []
+    young = root.young
     for found, digest in zip(unknown, read, strict=True):
         status = found.stat
         digests[status.st_dev, status.st_ino] = digest
-        if fingerprints is not None and not is_racy(status, now_ns):
+        if is_racy(status, now_ns):
+            if young is not None:
+                young[status.st_dev, status.st_ino] = digest
+        elif fingerprints is not None:
             rows.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, digest))
     if fingerprints is not None and rows:
         fingerprints.store(rows)
@@ -321,9 +421,7 @@ def _hash_chunk(root: SourceRoot, files: Sequence[Found], digests: list[bytes], 
                 if count != size:
                     raise changed_error(root, found[0])
                 if found[1].st_mode & 0o111:
-                    capability = read_capability(fd)
-                    if capability is not None:
-                        digest = sha256(b"capability" + digest + capability).digest()
+                    digest = _with_capability(digest, read_capability(fd))
                 digests[at] = digest
             finally:
                 close(fd)

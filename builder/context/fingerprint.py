@@ -2,7 +2,10 @@
 
 A file counts as unchanged while device, inode, size, mtime and ctime are the same. A change within the granularity of
 the clock after a file was read would not show; therefore a file that was changed shortly before it is looked at is
-*racy*: its digest is used but not remembered.
+*racy*: its digest is used but not remembered. It is hashed again for a layer that it goes into, where others are
+compared by their stamps (`SourceRoot.young`).
+
+What no stamp shows stays unseen: a program that writes to a file it has mapped, once it has done so already.
 
 A *sight* is all that lstat(2) says of what one argument of a COPY takes. While it is the same, so is the content
 digest of the argument, and none of its files needs to be asked for.
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 RACY_NS = 2_000_000_000
 """Nanoseconds for which a change is too young to trust; the coarsest clock in use (FAT) counts two seconds."""
+
+_SECOND_NS = 1_000_000_000
 
 FileKey = tuple[int, int]
 """Device and inode."""
@@ -81,6 +86,13 @@ def is_racy(status: os.stat_result, now_ns: int) -> bool:
 
     Args:
         status: of the file.
-        now_ns: when it was looked at, or earlier.
+        now_ns: before its content was read.
     """
-    return status.st_ctime_ns > now_ns - RACY_NS or abs(status.st_mtime_ns - now_ns) < RACY_NS
+    changed_ns = status.st_ctime_ns
+    return (
+        changed_ns > now_ns - RACY_NS
+        or abs(status.st_mtime_ns - now_ns) < RACY_NS
+        # Whole seconds, the same twice, are what file systems give that keep no time of change: images (squashfs, ISO
+        # 9660), where another one may come to the same device number, and many in user space.
+        or (changed_ns == status.st_mtime_ns and changed_ns % _SECOND_NS == 0)
+    )

@@ -83,7 +83,8 @@ class LocalContext:
         self._fd = _open_directory(path)
         try:
             self.dockerfile = SourceFile("Dockerfile", text) if text is not None else self._read_dockerfile(dockerfile)
-            root = SourceRoot(fd=self._fd, shown=f"build context `{path}`", ignore=self._read_ignore(dockerfile))
+            ignore = self._read_ignore(dockerfile)
+            root = SourceRoot(fd=self._fd, shown=f"build context `{path}`", ignore=ignore, young={})
             self._selections = Selections(root)
         except BaseException:
             self.close()

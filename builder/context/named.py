@@ -150,13 +150,13 @@ class NamedContexts:
             ignore = os.fdopen(open_in_root(fd, DEFAULT_NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         except OSError as error:
             if error.errno == errno.ENOENT:
-                return SourceRoot(fd=fd, shown=f"context {name} `{path}`")
+                return SourceRoot(fd=fd, shown=f"context {name} `{path}`", young={})
             raise ContextError(
                 f"ignore file of context {name} cannot be read, {os.strerror(error.errno or 0).lower()}: `{path}`"
             ) from error
         with ignore as file:
             rules = parse_ignore(file.read(MAXIMUM_SIZE).decode("utf-8", "surrogateescape"), DEFAULT_NAME)
-        return SourceRoot(fd=fd, shown=f"context {name} `{path}`", ignore=rules)
+        return SourceRoot(fd=fd, shown=f"context {name} `{path}`", ignore=rules, young={})
 
 
 def _normalize(name: str) -> str:

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from builder.errors import ContextError
@@ -76,6 +76,9 @@ class SourceRoot:
         ignore: what the build does not see of it; None for stages and images.
         keep_owner: whether files keep their owner; files of a context belong to 0:0.
         owners: tells who that is; None if the kernel does, or nobody asks.
+        young: for a directory that others may write to while it is read; None where nobody does: stages, images, what
+            was fetched. Device, inode and digest of files that were changed so shortly before they were digested that
+            one more change may not show. Who digests files adds to it, who copies them compares.
     """
 
     fd: int
@@ -83,6 +86,7 @@ class SourceRoot:
     ignore: IgnoreRules | None = None
     keep_owner: bool = False
     owners: Owners | None = None
+    young: dict[tuple[int, int], bytes] | None = field(default=None, compare=False)
 
 
 def image_root(fd: int, shown: str) -> SourceRoot:
@@ -201,10 +205,11 @@ class Opener:
         root: the source root the files were found in; None if no file will be opened.
     """
 
-    __slots__ = ("_fd", "_folder", "_root")
+    __slots__ = ("_fd", "_folder", "_is_live", "_root")
 
     def __init__(self, root: SourceRoot | None) -> None:
         self._root = root
+        self._is_live = root is not None and root.young is not None
         self._folder: bytes | None = None
         self._fd = -1
 
@@ -234,16 +239,32 @@ class Opener:
             fd = os.open(name, _OPEN_FILE, dir_fd=self._fd)
         except OSError as error:
             raise read_error(root, path, error) from error
-        now = os.fstat(fd)
-        if (
+        if self._is_changed(os.fstat(fd), seen):
+            os.close(fd)
+            raise changed_error(root, path)
+        return fd
+
+    def check(self, found: Found, fd: int) -> None:
+        """Make sure, once an open file was read, that it was the one that was found until then.
+
+        A file that is young (`SourceRoot.young`) may have been written to all the same.
+
+        Raises:
+            ContextError: it was written since.
+        """
+        root = self._root
+        if root is not None and self._is_live and self._is_changed(os.fstat(fd), found.stat):
+            raise changed_error(root, found.path)
+
+    def _is_changed(self, now: os.stat_result, seen: os.stat_result) -> bool:
+        return (
             now.st_ino != seen.st_ino
             or now.st_size != seen.st_size
             or now.st_mtime_ns != seen.st_mtime_ns
             or now.st_mode != seen.st_mode
-        ):
-            os.close(fd)
-            raise changed_error(root, path)
-        return fd
+            # The one stamp that nobody can put back; a link made to a file of a snapshot changes it too.
+            or (now.st_ctime_ns != seen.st_ctime_ns and self._is_live)
+        )
 
     def _change(self, root: SourceRoot, folder: bytes) -> None:
         fd = open_in_root(root.fd, folder or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -36,6 +36,21 @@ def select_mounted_from(root_fd: int, vertex: Vertex, mount: PlannedMount) -> Se
     return Selection(root=root, sources=select_sources(root, (literal_path(mount),), span=vertex.span))
 
 
+def check_mounted(context: LocalContext | RemoteContext, vertex: Vertex, op: RunCommand) -> None:
+    """Make sure that the files of the context that a command has seen are those that its key was made of.
+
+    Raises:
+        ContextError: one changed meanwhile.
+    """
+    from builder.context.digest import check_unchanged  # noqa: PLC0415  a build that is cached has no use for it
+
+    for mount in op.mounts:
+        if mount.reads_context:
+            before = select_mounted(context, vertex, mount)
+            sources = select_sources(context.root, (literal_path(mount),), span=vertex.span)
+            check_unchanged(before, Selection(root=context.root, sources=sources))
+
+
 def selected_of(selection: Selection) -> Selected:
     """Return the one file or directory that a mount shows."""
     (selected,) = (source for source in selection.sources if isinstance(source, Selected))

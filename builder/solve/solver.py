@@ -20,8 +20,8 @@ from builder.cache.fingerprints import StoredFingerprints
 from builder.cache.key import Ingredient, derive_key
 from builder.cache.state import Record
 from builder.context.local import LocalContext, digest_files
-from builder.errors import BuildError
-from builder.events import EventSink, VertexCompleted, VertexStarted
+from builder.errors import BuildError, ContextError
+from builder.events import EventSink, VertexCompleted, VertexStarted, Warned
 from builder.image.assemble import Layer
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.platforms import Plans
@@ -124,6 +124,7 @@ class Solver:
         self._results: dict[str, Result] = {}
         self._digests: dict[str, str] = {}
         self._used: list[str] = []
+        self._unrecorded: set[str] = set()
         self._running: set[Step] = set()
         self._canceled = False
         self._is_running = False
@@ -561,12 +562,25 @@ class Solver:
             if step is not None:
                 with self._guard:
                     self._running.discard(step)
+        if op.mounts:
+            self._check_mounted(vertex, op)
         same = self._find_same_layer(layer)
         if same is not None:
             snapshots.discard(active)
             return same
         snapshots.commit(active, snapshot_name((*parent, layer)))
         return layer
+
+    def _check_mounted(self, vertex: Vertex, op: RunCommand) -> None:
+        """Keep no record of a command if files of the context changed while it could read them."""
+        from builder.solve.mount_inputs import check_mounted  # noqa: PLC0415  only with mounts
+
+        try:
+            check_mounted(self._context, vertex, op)
+        except ContextError as error:
+            self._unrecorded.add(vertex.digest)
+            message = f"{vertex.name}: the result is not kept in the cache, {error.message}"
+            self._sink(Warned(vertex=vertex.digest, message=message, time=time.time()))
 
     def _find_same_layer(self, layer: Layer) -> Layer | None:
         """Find an earlier layer that counts as the same."""
@@ -577,8 +591,9 @@ class Solver:
         return find_same_layer(layer, layer.clamped, self._epoch, self._store, self._file_systems)
 
     def _keep(self, vertex: Vertex, key: str, ingredients: list[Ingredient], layer: Layer) -> Result:
-        record, listing = _record(vertex, key, ingredients, layer), self._listing(vertex, ingredients)
-        self._store.state.put_record(record, listing=listing)
+        if vertex.digest not in self._unrecorded:
+            record, listing = _record(vertex, key, ingredients, layer), self._listing(vertex, ingredients)
+            self._store.state.put_record(record, listing=listing)
         return Result((*self.result(vertex.parent), layer), layer, cached=False)
 
     def _listing(self, vertex: Vertex, ingredients: Iterable[Ingredient]) -> bytes:

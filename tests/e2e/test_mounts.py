@@ -226,3 +226,23 @@ def test_insecure_step_holds_all_capabilities(with_busybox: Pybuild) -> None:
     files = run("RUN --security=insecure mkdir /m && mount -t tmpfs none /m && grep 'Seccomp:.*0' /proc/self/status")
 
     build(with_busybox, files, "--allow", "security.insecure")
+
+
+def test_step_whose_mounted_context_changes_meanwhile_is_not_cached(with_busybox: Pybuild) -> None:
+    """A step that saw other files than its key says is done again by the next build; the user is told why."""
+    files = run("RUN --mount=target=/ctx echo waiting && until grep go /ctx/file; do sleep 0.1; done")
+    context = with_busybox.context(files | {"file": "stop"})
+    with with_busybox.start("build", "--progress", "plain", context) as process:
+        shown = b""
+        while b" waiting\n" not in shown:
+            line = process.stderr.readline()
+            assert line, shown
+            shown += line
+        Path(context, "file").write_text("go")
+        shown += process.communicate(timeout=60)[1]
+
+    assert process.returncode == 0, shown
+    assert b"the result is not kept in the cache, file changed during the build" in shown
+    assert b"`/file`" in shown
+    assert " waiting\n" in with_busybox("build", "--progress", "plain", context).err
+    assert " waiting\n" not in with_busybox("build", "--progress", "plain", context).err

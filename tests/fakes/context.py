@@ -23,11 +23,11 @@ def make_tree(folder, description):
 
 
 @contextmanager
-def source_root(folder, *, ignore="", keep_owner=False):
-    """Open *folder* as a source root."""
+def source_root(folder, *, ignore="", keep_owner=False, live=False):
+    """Open *folder* as a source root, with *live* as one that others may write to."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     rules = parse_ignore(ignore, ".dockerignore") if ignore else None
     try:
-        yield SourceRoot(fd=fd, shown="build context", ignore=rules, keep_owner=keep_owner)
+        yield SourceRoot(fd=fd, shown="build context", ignore=rules, keep_owner=keep_owner, young={} if live else None)
     finally:
         os.close(fd)

@@ -16,6 +16,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from builder.context.digest import CheckedFile
 from builder.context.select import InlineFile
 from builder.context.walk import Opener, shown
 from builder.errors import ContextError, CopyError
@@ -168,9 +169,10 @@ class _Unpacking:
         self._base = placement.make_directory(destination)
         placement.touch(self._base)
         name = source.item.path
-        with Opener(root) as opener, os.fdopen(opener.open(source.item), "rb") as stream:
+        with Opener(root) as opener, os.fdopen(opener.open(source.item), "rb") as file:
+            stream = CheckedFile(root, opener, source.item, file.fileno())
             try:
-                for member in read_archive(open_archive(stream)):
+                for member in read_archive(open_archive(cast("BinaryIO", stream))):
                     if member.entry.kind in _LEFT_OUT:
                         continue
                     entry = self._place(member.entry)
@@ -183,7 +185,9 @@ class _Unpacking:
                     else:
                         yield PlacedEntry(entry)
             except _DAMAGED as error:
+                stream.check()  # tells an archive that changed meanwhile from a damaged one
                 raise _damaged(name, error, self._span) from error
+            stream.check()
         yield from placement.take()
 
     def _place(self, entry: Entry) -> Entry | None:

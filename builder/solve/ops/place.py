@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
-from builder.context.digest import read_capability
+from builder.context.digest import CheckedFile, read_capability
 from builder.context.select import InlineFile
 from builder.context.walk import KINDS, Found, Opener, encode_path, shown
 from builder.errors import CopyError
@@ -109,26 +109,34 @@ def write_entries(placed: Iterable[PlacedEntry], writer: ArchiveWriter, *, root:
         ContextError: a file cannot be read, or changed since it was selected.
     """
     add = writer.add
-    close = os.close
-    executable = 0o111
     with Opener(root) as opener:
         for entry, content in placed:
             if content is None:
                 add(entry)
             elif isinstance(content, Found):
-                fd = opener.open(content)
-                try:
-                    if content[1].st_mode & executable and (capability := read_capability(fd)) is not None:
-                        add(entry._replace(xattrs=((CAPABILITY, capability),)), fd)
-                    else:
-                        add(entry, fd)
-                except LayerError:
-                    close(opener.open(content))  # tells a file that changed meanwhile from other faults
-                    raise
-                finally:
-                    close(fd)
+                _add_file(writer, entry, content, opener, root)
             else:
                 add(entry, content)
+
+
+def _add_file(writer: ArchiveWriter, entry: Entry, found: Found, opener: Opener, root: SourceRoot | None) -> None:
+    fd = opener.open(found)
+    try:
+        status = found[1]
+        if status.st_mode & 0o111 and (capability := read_capability(fd)) is not None:
+            entry = entry._replace(xattrs=((CAPABILITY, capability),))
+        if root is not None and root.young and (status.st_dev, status.st_ino) in root.young:
+            file = CheckedFile(root, opener, found, fd)
+            writer.add(entry, cast("BinaryIO", file))
+            file.check()
+        else:
+            writer.add(entry, fd)
+            opener.check(found, fd)
+    except LayerError:
+        os.close(opener.open(found))  # tells a file that changed meanwhile from other faults
+        raise
+    finally:
+        os.close(fd)
 
 
 class Placement:

@@ -10,9 +10,10 @@ import time
 import pytest
 
 from builder.context import digest as digest_module
-from builder.context.digest import ListedSource, digest_selection, read_records
+from builder.context.digest import ListedSource, check_unchanged, digest_selection, read_records
 from builder.context.fingerprint import RACY_NS, MemoryFingerprints
 from builder.context.select import InlineFile, Selection, select_sources
+from builder.context.walk import Opener
 from builder.errors import ContextError
 from tests.fakes.context import make_tree, source_root
 
@@ -178,6 +179,73 @@ def test_freshly_changed_files_are_not_remembered(folder):
 
     assert known.known == {}
     assert known.sights == {}
+
+
+def test_file_that_took_the_place_of_another_is_read(folder):
+    """A rename over a known file shows by the inode, whatever its times are."""
+    known = MemoryFingerprints()
+    before = _digest(folder, "d", fingerprints=known, now_ns=time.time_ns() + LATER_NS)
+    status = (folder / "d/a").stat()
+    (folder / "new").write_bytes(b"9")
+    os.utime(folder / "new", ns=(status.st_atime_ns, status.st_mtime_ns))
+    (folder / "new").rename(folder / "d/a")
+
+    assert _digest(folder, "d", fingerprints=known, now_ns=time.time_ns() + LATER_NS) != before
+
+
+def test_files_are_not_remembered_while_the_clock_is_behind_them(folder):
+    """After the clock was set back, a change may get the very stamps of the one before."""
+    known = MemoryFingerprints()
+    _digest(folder, "d", fingerprints=known, now_ns=time.time_ns() - 100 * LATER_NS)
+
+    assert known.known == {}
+
+
+def test_young_files_are_noted_for_who_copies_them(folder):
+    """Of files that others may write to, those whose stamps say nothing yet are kept with their digests."""
+    for now_ns, count in ((time.time_ns(), 2), (time.time_ns() + LATER_NS, 0)):
+        with source_root(folder, live=True) as root:
+            selection = Selection(root=root, sources=select_sources(root, ["d"]))
+            digest_selection(selection, None, now_ns=now_ns)
+
+            assert len(root.young) == count
+
+
+LATE_CHANGES = {
+    "content": (lambda path: path.write_bytes(b"9"), "/d/a"),
+    "content, time restored": (lambda path: (path.write_bytes(b"9"), _touch(path)), "/d/a"),
+    "replaced": (lambda path: (path.unlink(), path.write_bytes(b"1")), "/d/a"),
+    "gone": (lambda path: path.unlink(), "/d/a"),
+    "new": (lambda path: path.with_name("new").touch(), "/d/new"),
+    "mode": (lambda path: path.chmod(0o700), "/d/a"),
+    "link": (lambda path: (path.with_name("l").unlink(), path.with_name("l").symlink_to("b")), "/d/l"),
+}
+
+
+@pytest.mark.parametrize(("change", "named"), LATE_CHANGES.values(), ids=LATE_CHANGES.keys())
+def test_change_after_digesting_is_found_and_named(folder, change, named):
+    """What others read of a selection is compared with what was digested, by all that can change."""
+    with source_root(folder, live=True) as root:
+        before, _ = selections = [Selection(root=root, sources=select_sources(root, ["d"])) for _ in range(2)]
+        digest_selection(before, None, now_ns=time.time_ns() + LATER_NS)
+        check_unchanged(*selections)
+        change(folder / "d/a")
+
+        with pytest.raises(ContextError, match=f"changed during the build in the build context: `{named}`"):
+            check_unchanged(before, Selection(root=root, sources=select_sources(root, ["d"])))
+
+
+def test_change_of_a_young_file_is_found_though_no_stamp_shows_it(folder, monkeypatch):
+    """Files that were written right before are read again."""
+    monkeypatch.setattr(Opener, "_is_changed", lambda *_: False)
+    with source_root(folder, live=True) as root:
+        selection = Selection(root=root, sources=select_sources(root, ["d"]))
+        digest_selection(selection, None, now_ns=time.time_ns())
+        check_unchanged(selection, selection)
+        (folder / "d/a").write_bytes(b"9")
+
+        with pytest.raises(ContextError, match="changed during the build"):
+            check_unchanged(selection, selection)
 
 
 def test_many_files_give_the_same_digest_as_few_at_a_time(tmp_path):
