@@ -6,11 +6,10 @@ entry.
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, assert_never
 
-from builder.errors import BuildError
+from builder.export.destination import telling_where
 from builder.request import CacheFolder, CacheRepository
 from builder.transfer import push_blobs
 from registry.actions_cache import ActionsCache
@@ -93,22 +92,20 @@ class _Folder:
 
     def put(self, blobs: Sequence[Descriptor], store: BlobStore) -> None:
         """Copy blobs to the layout, whose folder is made if it is missing."""
-        folder = self._location.path
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BuildError(f"cache cannot be written, {os.strerror(error.errno or 0)}: `{folder}`") from error
-        for blob in blobs:
-            copy_blob(store, self._blobs, blob.digest)
+        with telling_where("cache", self._location.path):
+            self._location.path.mkdir(parents=True, exist_ok=True)
+            for blob in blobs:
+                copy_blob(store, self._blobs, blob.digest)
 
     def name(self, manifest: Descriptor, store: BlobStore) -> None:
         """Enter a manifest in the list of the layout, in place of the older one."""
         self.put([manifest], store)
-        layout = ImageLayout(self._location.path)
-        older = layout.find(self._name)
-        layout.put(manifest, self._name)
-        if older is not None and older.digest != manifest.digest:
-            layout.remove_digest(older.digest)
+        with telling_where("cache", self._location.path):
+            layout = ImageLayout(self._location.path)
+            older = layout.find(self._name)
+            layout.put(manifest, self._name)
+            if older is not None and older.digest != manifest.digest:
+                layout.remove_digest(older.digest)
 
     def _check(self, digest: Digest) -> None:
         """Refuse what is no file: a pipe would never end."""

@@ -5,6 +5,7 @@
     ROOT/mounts/        directories of RUN --mount=type=cache (builder.solve.cache_mounts)
     ROOT/state.db       cache records, layer trees, fingerprints
     ROOT/tmp/           one folder a process for everything unfinished; swept when its owner is gone
+    ROOT/reserve        bytes that are given back before things are deleted from a store on a full disk
     ROOT/lock           held shared by every process that uses the store, exclusively while things are deleted
 
 Many processes use one root at the same time. A process's folder in `tmp/` holds a lock file that it keeps locked, so
@@ -28,6 +29,9 @@ from builder.errors import StoreError
 from builder.image.layer_index import LayerIndex
 from registry.content.layout import ImageLayout
 from registry.content.local import LocalBlobStore
+from registry.content.paths import NO_SPACE
+from registry.errors import StoreFullError
+from runtime.errors import KernelError
 from runtime.paths import remove_tree
 
 if TYPE_CHECKING:
@@ -39,6 +43,14 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """Names the present boot. Source: proc(5)."""
 
 LOCK_NAME = ".lock"
+RESERVE_NAME = "reserve"
+RESERVE_SIZE = 1 << 20
+"""Bytes kept back: on a disk without any, neither the database nor the list of images can be changed, so nothing could
+be deleted either."""
+
+_CALLS_ON_DISK = frozenset({"copy", "link", "mkdir", "mknodat", "open", "read", "rename", "unlink", "unpack", "write"})
+"""Calls that find a disk full; ENOSPC of others means a limit on mounts or namespaces."""
+
 _UNLOCKED_GRACE = 3600.0
 """Seconds after which a folder whose owner died before it could lock it is swept."""
 
@@ -49,28 +61,45 @@ class Store:
     Args:
         root: its folder, made if missing.
         warn: told about damage that was mended.
+        deletes: it is opened to delete things, so it gives up its reserve.
 
     Raises:
         StoreError: the folder cannot be made or written.
     """
 
-    def __init__(self, root: Path, *, warn: Callable[[str], None] | None = None) -> None:
+    def __init__(self, root: Path, *, warn: Callable[[str], None] | None = None, deletes: bool = False) -> None:
         self.root = root
         try:
             for name in ("images", "snapshots", "tmp"):
                 (root / name).mkdir(parents=True, exist_ok=True)
             self._use = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._use, fcntl.LOCK_SH)
-            self.temporary, self._lock = _make_own_folder(root / "tmp")
+            self.temporary, self._lock = self._enter()
         except OSError as error:
             raise StoreError(
                 f"store cannot be used, {os.strerror(error.errno or errno.EIO)}: `{error.filename or root}`",
-                hint="choose another folder with --root or PYBUILD_ROOT",
+                hint="choose another folder with --root or PYBUILD_ROOT"
+                if error.errno not in NO_SPACE
+                else f"make room below {root}, or choose another folder with --root or PYBUILD_ROOT",
             ) from error
+        if deletes:
+            give_up_reserve(root)
+        else:
+            _make_reserve(root / RESERVE_NAME)
         self.state = State(root / "state.db", on_reset=warn)
         self.index = LayerIndex(self.state)
         self.layout = ImageLayout(root / "images")
         self.blobs = LocalBlobStore(root / "images", temporary=self.temporary)
+
+    def _enter(self) -> tuple[Path, int]:
+        """Make a locked folder for this process, of the reserve if need be."""
+        try:
+            return _make_own_folder(self.root / "tmp")
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            give_up_reserve(self.root)
+            return _make_own_folder(self.root / "tmp")
 
     @cached_property
     def snapshots(self) -> Snapshotter:
@@ -89,6 +118,21 @@ class Store:
         from runtime.snapshots.copies import CopiedSnapshots  # noqa: PLC0415  as above
 
         self.snapshots = CopiedSnapshots(self.root / "snapshots", self.temporary)
+
+    @contextlib.contextmanager
+    def telling_when_full(self) -> Iterator[None]:
+        """Say that the store is full where a block fails for want of space in it.
+
+        Raises:
+            StoreFullError: no space or quota is left.
+        """
+        try:
+            yield
+        except OSError as error:
+            is_elsewhere = isinstance(error, KernelError) and error.call not in _CALLS_ON_DISK
+            if error.errno not in NO_SPACE or is_elsewhere:
+                raise
+            raise StoreFullError(str(self.root), os.strerror(error.errno)) from error
 
     def before_fork(self) -> None:
         """Let go of what must not be carried into another process."""
@@ -151,6 +195,26 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def give_up_reserve(root: Path) -> None:
+    """Make some room for the writes that deleting needs; the next process that has room keeps it anew."""
+    with contextlib.suppress(OSError):
+        (root / RESERVE_NAME).unlink(missing_ok=True)
+
+
+def _make_reserve(path: Path) -> None:
+    """Keep bytes back, unless they are already or there is no room."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return
+    try:
+        os.posix_fallocate(fd, 0, RESERVE_SIZE)
+    except OSError:
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
 
 
 def _make_own_folder(parent: Path) -> tuple[Path, int]:

@@ -18,7 +18,9 @@ blobs and by building; a damaged file is moved aside and a new one begun.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -26,6 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import StoreError
+from registry.errors import StoreFullError
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest, parse_digest
 
@@ -68,6 +71,9 @@ CREATE TABLE IF NOT EXISTS url(
 
 PAST_STAGES = 1000
 """Of how many stages the last build is kept."""
+
+_GROWTH = 32 * 1024
+"""Bytes by which SQLite lets its shared memory grow at least."""
 
 BUSY_TIMEOUT = 60.0
 """Seconds a process waits for another one's write."""
@@ -123,7 +129,7 @@ class State:
             try:
                 yield self._open()
             except sqlite3.OperationalError as error:
-                raise StoreError(f"state database cannot be used, {error}: `{self._path}`") from error
+                raise self._explain(error) from error
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -288,6 +294,12 @@ class State:
                 for digest in digests
             }
 
+    def _explain(self, error: sqlite3.OperationalError) -> Exception:
+        # A full disk shows as an error of input and output where SQLite grows its shared memory.
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL or _is_full(self._path.parent):
+            return StoreFullError(str(self._path.parent), os.strerror(errno.ENOSPC))
+        return StoreError(f"state database cannot be used, {error}: `{self._path}`", hint=_HINTS.get(_primary(error)))
+
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             try:
@@ -306,6 +318,24 @@ class State:
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
         if self._on_reset is not None:
             self._on_reset(f"the state database was damaged ({error}) and was begun anew; the old one is `{damaged}`")
+
+
+_HINTS = {
+    sqlite3.SQLITE_BUSY: "another pybuild holds it for long; end that one, or wait and try again",
+    sqlite3.SQLITE_READONLY: "make the file and its folder writable, or choose another folder with --root",
+    sqlite3.SQLITE_CANTOPEN: "make the folder writable, or choose another one with --root",
+    sqlite3.SQLITE_PERM: "make the file and its folder writable, or choose another folder with --root",
+}
+
+
+def _primary(error: sqlite3.Error) -> int:
+    """Give the general kind of an error. Source: sqlite.org/rescode.html, section 2."""
+    return error.sqlite_errorcode & 0xFF
+
+
+def _is_full(folder: Path) -> bool:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize < _GROWTH
 
 
 def _connect(path: Path) -> sqlite3.Connection:

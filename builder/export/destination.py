@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from builder.errors import BuildError
+from registry.errors import StoreFullError
+from runtime.errors import KernelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,14 +32,39 @@ def open_destination(path: Path | None) -> Iterator[Callable[[bytes], object]]:
     is_special = path.exists() and not path.is_file()
     unfinished = path if is_special else path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(unfinished, "wb", buffering=1 << 20) as file:
-            yield file.write
+        with telling_where("archive", path):
+            file = unfinished.open("wb", buffering=1 << 20)
+
+        def write(data: bytes) -> object:
+            with telling_where("archive", path):
+                return file.write(data)
+
+        try:
+            yield write
+        finally:
+            with telling_where("archive", path):
+                file.close()
         if not is_special:
-            unfinished.replace(path)
-    except OSError as error:
-        raise BuildError(
-            f"archive cannot be written, {error.strerror}: `{path}`", hint="check the folder and its free space"
-        ) from error
+            with telling_where("archive", path):
+                unfinished.replace(path)
     finally:
         if not is_special:
             unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def telling_where(kind: str, path: Path) -> Iterator[None]:
+    """Say what cannot be written where a block fails to.
+
+    Raises:
+        BuildError: instead of an OSError, or of a StoreFullError of what is written like a store.
+    """
+    try:
+        yield
+    except (OSError, StoreFullError) as error:
+        cause = error.cause if isinstance(error, StoreFullError) else error.strerror
+        if isinstance(error, KernelError) and error.subject:
+            cause = f"{cause} at `{error.subject}`"
+        raise BuildError(
+            f"{kind} cannot be written, {cause}: `{path}`", hint="check the folder and its free space"
+        ) from error

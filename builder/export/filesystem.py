@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import BuildError
+from builder.export.destination import telling_where
 from runtime.layers.apply import apply_layer
 from runtime.layers.archive import ArchiveWriter
 from runtime.layers.diff import write_changes
@@ -109,8 +110,12 @@ def write_directory(destination: Path, write_views: Callable[[FileWriter], None]
     Args:
         destination: the directory.
         write_views: writes them, on another thread.
+
+    Raises:
+        BuildError: the directory cannot be written; what was by then stays.
     """
-    destination.mkdir(parents=True, exist_ok=True)
+    with telling_where("folder", destination):
+        destination.mkdir(parents=True, exist_ok=True)
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     failure: list[BaseException] = []
 
@@ -128,7 +133,7 @@ def write_directory(destination: Path, write_views: Callable[[FileWriter], None]
     producer = threading.Thread(target=produce, name="export")
     producer.start()
     try:
-        with os.fdopen(read_end, "rb", buffering=1 << 20) as pipe:
+        with os.fdopen(read_end, "rb", buffering=1 << 20) as pipe, telling_where("folder", destination):
             apply_layer(pipe, destination)
     except Exception:
         producer.join()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import BuildError
+from builder.export.destination import telling_where
 from builder.image.index import ImageIndex
 from registry.content.copy import copy_blob
 from registry.content.layout import ImageLayout, name_descriptor
@@ -36,14 +37,19 @@ def write_layout(
     """Add an image to the OCI image layout in *destination*, which is made if missing.
 
     Entries of the layout that are there already stay.
+
+    Raises:
+        BuildError: it cannot be written; blobs of it may be there, its list is as before.
+        ContentError: a blob is missing or damaged.
     """
-    destination.mkdir(parents=True, exist_ok=True)
-    layout = ImageLayout(destination)
-    target = LocalBlobStore(destination, temporary=destination)
-    for digest in blob_digests(image):
-        copy_blob(blobs, target, digest)
-    for name in names or (None,):
-        layout.put(image.descriptor, name)
+    with telling_where("image layout", destination):
+        destination.mkdir(parents=True, exist_ok=True)
+        layout = ImageLayout(destination)
+        target = LocalBlobStore(destination, temporary=destination)
+        for digest in blob_digests(image):
+            copy_blob(blobs, target, digest)
+        for name in names or (None,):
+            layout.put(image.descriptor, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -271,7 +271,8 @@ class Solver:
         """Do one vertex on a worker thread, telling the sink how it went."""
         self._sink(_started(vertex, time.time()))
         try:
-            return self._answer(vertex) or self._carry_out(vertex, zygote)
+            with self._store.telling_when_full():
+                return self._answer(vertex) or self._carry_out(vertex, zygote)
         except BaseException as error:
             canceled = self._canceled
             text = None if canceled else getattr(error, "message", str(error))

@@ -1,5 +1,6 @@
 """The store: who lives in it, what is swept, what keeps others out."""
 
+import errno
 import os
 
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from builder.cache.state import Record
 from builder.collect import choose_records
 from builder.errors import StoreError
-from builder.store import BOOT_ID, Store
+from builder.store import BOOT_ID, RESERVE_NAME, RESERVE_SIZE, Store
+from registry.errors import StoreFullError
 from registry.oci.digest import digest_of
+from runtime.errors import KernelError
 
 
 @pytest.fixture
@@ -106,3 +109,33 @@ def _points_into(fd: str, folder: str) -> bool:
         return os.readlink(f"/proc/self/fd/{fd}").startswith(folder)
     except OSError:
         return False
+
+
+def test_store_keeps_a_reserve_that_deleting_uses_up(tmp_path):
+    """The bytes are really there, are given back when asked, and kept anew by the next process."""
+    with Store(tmp_path):
+        status = (tmp_path / RESERVE_NAME).stat()
+    with Store(tmp_path, deletes=True):
+        given_back = not (tmp_path / RESERVE_NAME).exists()
+    with Store(tmp_path):
+        kept = (tmp_path / RESERVE_NAME).exists()
+
+    assert status.st_blocks * 512 >= RESERVE_SIZE
+    assert (given_back, kept) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        pytest.param(OSError(errno.ENOSPC, "x"), StoreFullError, id="system"),
+        pytest.param(KernelError("unpack", errno.EDQUOT, subject="x"), StoreFullError, id="unpacking"),
+        pytest.param(KernelError("mount", errno.ENOSPC), KernelError, id="too many mounts"),
+        pytest.param(OSError(errno.EACCES, "x"), PermissionError, id="other"),
+    ],
+)
+def test_full_store_is_told_from_other_errors(store, error, expected):
+    """What means that no byte is left becomes one error; limits on other things stay what they are."""
+    with pytest.raises(expected, match=r"No space|quota|mount|x") as caught, store.telling_when_full():
+        raise error
+
+    assert type(caught.value) is expected

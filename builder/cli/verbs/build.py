@@ -120,18 +120,24 @@ def _write_results(arguments: argparse.Namespace, request: BuildRequest, result:
     image = result.image
     identifier = image.manifest.config.digest if isinstance(image, Image) else image.descriptor.digest
     if arguments.iidfile:
-        with open(arguments.iidfile, "w", encoding="ascii") as file:
-            file.write(identifier)
+        _write_file(arguments.iidfile, identifier)
     if arguments.metadata_file:
-        with open(arguments.metadata_file, "w", encoding="utf-8") as file:
-            json.dump(_metadata(result), file, indent=2)
-            file.write("\n")
+        _write_file(arguments.metadata_file, f"{json.dumps(_metadata(result), indent=2)}\n")
     if arguments.quiet and not any(
         output.destination is None and output.tar
         for output in request.outputs
         if output.type.value in {"tar", "oci", "docker"}
     ):
         sys.stdout.write(f"{identifier}\n")
+
+
+def _write_file(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        error.filename = path  # which only a failing open knows
+        raise
 
 
 def _metadata(result: BuildResult) -> dict[str, object]:

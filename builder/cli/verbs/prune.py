@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     drop_records = arguments.all or bool(arguments.keep_storage) or bool(arguments.filter)
     if not arguments.force and not _confirmed(environment, drop_records=drop_records):
         return 1
-    with Store(environment.root(arguments.root)) as store:
+    with Store(environment.root(arguments.root), deletes=True) as store:
         body = partial(_prune, store, drop_records=drop_records, used_before=used_before, keep=keep)
         return run_inside(store, body, environment.isolation())
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from builder.cli.find_image import Images, open_images
 from builder.collect import collect_blobs
 from builder.errors import UsageError
-from builder.store import Store
+from builder.store import Store, give_up_reserve
 from registry.errors import ImageMissingError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     Raises:
         ExceptionGroup: some could not be removed.
     """
+    give_up_reserve(environment.root(arguments.root))
     images = open_images(arguments, environment)
     errors: list[Exception] = []
     for text in arguments.images:
@@ -70,7 +71,7 @@ def _delete_blobs(root: Path) -> None:
     """Delete what no image and no cache record needs any more, unless a build may be about to need it."""
     if not root.is_dir():
         return
-    with Store(root) as store, store.exclusive() as alone:
+    with Store(root, deletes=True) as store, store.exclusive() as alone:
         if alone:
             for digest in collect_blobs(store).blobs:
                 sys.stdout.write(f"Deleted: {digest}\n")

@@ -80,8 +80,9 @@ def _run(
     interactive: bool,
 ) -> int:
     file_systems = FileSystems(store)
-    lowers = store.snapshots.lowers(file_systems.snapshots(file_systems.add_image(image, name)))
-    active = store.snapshots.prepare(lowers)
+    with store.telling_when_full():
+        lowers = store.snapshots.lowers(file_systems.snapshots(file_systems.add_image(image, name)))
+        active = store.snapshots.prepare(lowers)
     try:
         step = zygote.run(
             specify(lowers, active, network),
