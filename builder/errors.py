@@ -16,6 +16,7 @@
     ├── DeviceUnusableError            exit 4   a device is described as this machine, or pybuild, cannot give it
     ├── SourceError                    exit 3   a URL or git repository cannot be fetched, or is not what was wanted
     └── StoreError                     exit 5   the store is damaged or cannot be written
+        └── StateDamagedError          its database was, and is begun anew
 
 Every error carries plain values; `message`, `hint`, `id` and `exit_code` are derived from them and `span` says where
 in a source file the cause stands. Only `builder.cli` turns them into text.
@@ -220,3 +221,19 @@ class StoreError(BuildError):
 
     id = "store.unusable"
     exit_code = 5
+
+
+class StateDamagedError(StoreError):
+    """The state database turned out to be damaged; a new one was begun by the time this is raised.
+
+    Args:
+        cause: what SQLite says.
+        path: where the database lies.
+    """
+
+    id = "store.state-damaged"
+
+    def __init__(self, cause: str, path: str) -> None:
+        super().__init__(f"state database was damaged and is begun anew, {cause}: `{path}`", hint="do the same again")
+        self.cause = cause
+        self.path = path

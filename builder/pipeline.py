@@ -16,7 +16,7 @@ from builder.dockerfile.directives import SYNTAX_ARG
 from builder.dockerfile.mounts import CacheMount
 from builder.dockerfile.rules import CHECK_ARG, RULES, Linter, check_dockerfile, rule_url
 from builder.dockerfile.stages import parse_dockerfile
-from builder.errors import BaseImageError, BuildError
+from builder.errors import BaseImageError, BuildError, StoreError
 from builder.events import EventSink, VertexCompleted, VertexStarted, VertexStatus, Warned
 from builder.export.results import Exporter
 from builder.image.form import check_outputs
@@ -29,7 +29,13 @@ from builder.solve.solver import Solver
 from builder.solve.sources import Sources
 from builder.transfer import pull_image, push_image
 from registry.content.image import Image, load_image, missing_blobs
-from registry.errors import PlatformMissingError, RegistryError
+from registry.errors import (
+    BlobMissingError,
+    ContentError,
+    LayoutError,
+    PlatformMissingError,
+    RegistryError,
+)
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -240,12 +246,16 @@ class Build:
 
     def _resolve_image(self, reference: Reference, platform: Platform, span: Span | None) -> Image:
         """Find a base image: in the store, else in its registry, and then in the store."""
+        found, damage = None, None
         if not self._request.pull:
-            found = self._find_stored(reference, platform)
+            try:
+                found = self._find_stored(reference, platform)
+            except LayoutError:
+                raise  # no image can be found, and none can be named
+            except ContentError as error:
+                damage = error
             if found is not None and found.config.platform.matches(platform):
                 return found
-        else:
-            found = None
         try:
             with self._exporting(f"[internal] load metadata for {reference}") as note:
                 client = self._connect(partial(_forward, note))
@@ -255,9 +265,21 @@ class Build:
         except RegistryError as error:
             if found is not None:  # for another platform, which is better than none; a build check tells of it
                 return found
+            if damage is not None:
+                raise StoreError(
+                    f"the image is damaged in the store, {damage.message}, and cannot be pulled again, {error.message}: "
+                    f"`{reference}`",
+                    hint="build, load or import it again",
+                    span=span,
+                ) from error
             raise BaseImageError(error.message, hint=error.hint, span=span) from error
 
     def _find_stored(self, reference: Reference, platform: Platform) -> Image | None:
+        """Find a base image in the store.
+
+        Raises:
+            ContentError: it is not whole.
+        """
         descriptor = self._store.layout.find(reference)
         if descriptor is None:
             return None
@@ -265,7 +287,10 @@ class Build:
             image = load_image(self._store.blobs, descriptor, platform)
         except PlatformMissingError:
             return None
-        return None if missing_blobs(self._store.blobs, image.manifest.layers) else image
+        missing = missing_blobs(self._store.blobs, image.manifest.layers)
+        if missing:
+            raise BlobMissingError(missing[0].digest)
+        return image
 
     def _import_caches(self) -> ImportedCaches | None:
         """Read the caches of `--cache-from`; a survey asks no cache."""

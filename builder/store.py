@@ -89,7 +89,7 @@ class Store:
         self.state = State(root / "state.db", on_reset=warn)
         self.index = LayerIndex(self.state)
         self.layout = ImageLayout(root / "images")
-        self.blobs = LocalBlobStore(root / "images", temporary=self.temporary)
+        self.blobs = LocalBlobStore(root / "images", temporary=self.temporary, removes_damaged=True)
 
     def _enter(self) -> tuple[Path, int]:
         """Make a locked folder for this process, of the reserve if need be."""

@@ -9,6 +9,7 @@
     │   ├── BlobMissingError
     │   ├── BlobTooLargeError          a document is longer than any real one
     │   ├── DigestMismatchError
+    │   │   └── BlobDamagedError       bytes in the store, which are removed
     │   ├── SizeMismatchError
     │   ├── LayerDamagedError          a layer's compressed stream ends early or cannot be decompressed
     │   ├── StoreFullError             no space or quota left where blobs are written
@@ -141,6 +142,22 @@ class DigestMismatchError(ContentError):
         self.expected = expected
         self.actual = actual
         self.subject = subject
+
+
+class BlobDamagedError(DigestMismatchError):
+    """The bytes of a stored blob are not those of its name; it was removed."""
+
+    id = "content.blob-damaged"
+
+    def __init__(self, *, expected: str, actual: str) -> None:
+        ContentError.__init__(
+            self,
+            f"a stored blob was damaged and is removed, its bytes have the digest {actual}: `{expected}`",
+            hint="build, pull or load the image again",
+        )
+        self.expected = expected
+        self.actual = actual
+        self.subject = f"blob {expected}"
 
 
 class SizeMismatchError(ContentError):

@@ -1,7 +1,8 @@
 """The state database of one root: cache records, known blobs of layers, layer trees, file fingerprints.
 
 On disk: `ROOT/state.db`, SQLite in WAL mode, shared by many processes. Everything in it can be made again from the
-blobs and by building; a damaged file is moved aside and a new one begun.
+blobs and by building. A damaged file is moved aside (`state.db.damaged`) and a new one begun, with those rows of the
+old that can be trusted all the same (`builder.cache.salvage`).
 
     record(key, diff_id, created, name, ingredients, used)      what a cache key resolves to
     listing(key, data)                                          the files a key was made of (builder.cache.listing)
@@ -19,16 +20,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
+import re
 import sqlite3
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from builder.errors import StoreError
-from registry.errors import StoreFullError
+from builder.errors import StateDamagedError, StoreError
+from registry.errors import RegistryError, StoreFullError
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest, parse_digest
 
@@ -110,6 +113,7 @@ class State:
         self._on_reset = on_reset
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
 
     def close(self) -> None:
         """Close the connection; the next call opens it anew."""
@@ -124,12 +128,18 @@ class State:
 
         Raises:
             StoreError: the database cannot be used.
+            StateDamagedError: it turned out to be damaged, and was begun anew.
         """
         with self._lock:
             try:
                 yield self._open()
-            except sqlite3.OperationalError as error:
-                raise self._explain(error) from error
+            except sqlite3.DatabaseError as error:
+                if _means_damage(error):
+                    self._begin_anew(error)
+                    raise StateDamagedError(str(error), str(self._path)) from error
+                if isinstance(error, sqlite3.OperationalError):
+                    raise self._explain(error) from error
+                raise
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -139,7 +149,8 @@ class State:
             try:
                 yield connection
             except BaseException:
-                connection.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
 
@@ -302,22 +313,78 @@ class State:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
+            self._identity = _identify(self._path)
             try:
                 self._connection = _connect(self._path)
             except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
+                if not _means_damage(error):
                     raise
-                self._set_aside(error)
+                self._begin_anew(error)
                 self._connection = _connect(self._path)
+            self._identity = self._identity or _identify(self._path)
         return self._connection
 
-    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
-        damaged = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
-        self._path.replace(damaged)
-        for suffix in ("-wal", "-shm"):
-            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+    def _begin_anew(self, error: sqlite3.DatabaseError) -> None:
+        """Move the damaged file aside, unless another process has, and begin a new one with what is left of it."""
+        from builder.cache.salvage import salvage  # noqa: PLC0415  only where something is damaged
+
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        damaged = self._path.with_name(f"{self._path.name}.damaged")
+        with _locked_folder(self._path.parent):
+            if _identify(self._path) != self._identity:
+                return
+            for suffix in ("-shm", "-wal", ""):
+                source = self._path.with_name(self._path.name + suffix)
+                with contextlib.suppress(FileNotFoundError):
+                    source.replace(damaged.with_name(damaged.name + suffix))
+            with contextlib.closing(_connect(self._path)) as new:
+                kept = salvage(damaged, new, _check_row)
         if self._on_reset is not None:
-            self._on_reset(f"the state database was damaged ({error}) and was begun anew; the old one is `{damaged}`")
+            self._on_reset(
+                f"the state database was damaged ({error}) and is begun anew with {kept} cache records of the old one, "
+                f"which is `{damaged}`"
+            )
+
+
+def _means_damage(error: sqlite3.DatabaseError) -> bool:
+    """Tell a file that is no database of ours from everything else that can go wrong."""
+    if _primary(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return True
+    # The statements are ours, so where they do not fit, the tables are not.
+    return (
+        _primary(error) == sqlite3.SQLITE_ERROR
+        and re.match(r"no such (table|column)|table \w+ has", str(error)) is not None
+    )
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def _locked_folder(folder: Path) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _check_row(table: str, row: tuple[str, ...]) -> None:
+    try:
+        if table == "record":
+            _record((row[0], row[1], row[2], row[3], row[4]))
+        else:
+            parse_digest(row[0])
+    except RegistryError as error:
+        raise ValueError(table) from error
 
 
 _HINTS = {

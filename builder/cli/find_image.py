@@ -103,7 +103,7 @@ def open_images(arguments: argparse.Namespace, environment: Environment) -> Imag
     """Open the images of the store that the arguments and the environment name."""
     root: Path = environment.root(arguments.root)
     images = root / "images"
-    return Images(ImageLayout(images), LocalBlobStore(images, temporary=root / "tmp"))
+    return Images(ImageLayout(images), LocalBlobStore(images, temporary=root / "tmp", removes_damaged=True))
 
 
 def image_size(image: Image) -> int:

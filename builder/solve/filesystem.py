@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from builder.errors import BaseImageError, StoreError, WrongLayerError
 from builder.image.assemble import Layer
+from registry.content.image import is_stored
 from registry.errors import BlobMissingError, ContentError, DigestMismatchError, LayerDamagedError, SizeMismatchError
 from registry.oci.chain_id import chain_id, chain_ids
 from registry.oci.digest import Digest, digest_hex
@@ -73,7 +74,7 @@ class FileSystems:
 
     def find_blob(self, diff_id: Digest, kind: str | None = None) -> Descriptor | None:
         """Find a stored form of a layer, not only claimed; one compressed as *kind* if there is one."""
-        present = [blob for blob in self._store.state.find_blobs(diff_id) if self._store.blobs.has(blob.digest)]
+        present = [blob for blob in self._store.state.find_blobs(diff_id) if is_stored(self._store.blobs, blob)]
         wanted = [blob for blob in present if layer_compression(blob.media_type) == kind]
         return next(iter(wanted or present), None)
 
@@ -216,6 +217,7 @@ class FileSystems:
         )
 
     def _is_whole(self, descriptor: Descriptor) -> bool:
+        """Tell whether the bytes of a blob are those of its digest."""
         try:
             with self._store.blobs.open_verified(descriptor.digest) as blob:
                 while blob.read(READ_SIZE):

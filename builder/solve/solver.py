@@ -20,7 +20,7 @@ from builder.cache.fingerprints import StoredFingerprints
 from builder.cache.key import Ingredient, derive_key
 from builder.cache.state import Record
 from builder.context.local import LocalContext, digest_files
-from builder.errors import BuildError, ContextError
+from builder.errors import BuildError, ContextError, StateDamagedError
 from builder.events import EventSink, VertexCompleted, VertexStarted, Warned
 from builder.image.assemble import Layer
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
@@ -272,7 +272,10 @@ class Solver:
         self._sink(_started(vertex, time.time()))
         try:
             with self._store.telling_when_full():
-                return self._answer(vertex) or self._carry_out(vertex, zygote)
+                try:
+                    return self._answer(vertex) or self._carry_out(vertex, zygote)
+                except StateDamagedError:  # it was told, and begun anew by now
+                    return self._answer(vertex) or self._carry_out(vertex, zygote)
         except BaseException as error:
             canceled = self._canceled
             text = None if canceled else getattr(error, "message", str(error))

@@ -129,11 +129,19 @@ def check_diff_ids(image: Image) -> None:
 
 
 def missing_blobs(store: BlobStore, descriptors: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
-    """Return those of *descriptors* whose blobs are not in *store*, each digest once, in order."""
+    """Return those of *descriptors* whose blobs are not in *store* in their length, each digest once, in order."""
     unique: dict[str, Descriptor] = {}
     for descriptor in descriptors:
         unique.setdefault(descriptor.digest, descriptor)
-    return tuple(descriptor for descriptor in unique.values() if not store.has(descriptor.digest))
+    return tuple(descriptor for descriptor in unique.values() if not is_stored(store, descriptor))
+
+
+def is_stored(store: BlobStore, descriptor: Descriptor) -> bool:
+    """Tell whether a blob is there in its length; its bytes are not looked at."""
+    try:
+        return store.size(descriptor.digest) == descriptor.size
+    except BlobMissingError:
+        return False
 
 
 def _read_document(store: BlobStore, descriptor: Descriptor) -> Manifest | Index:

@@ -154,7 +154,7 @@ class ImageLayout:
         if document.get("manifests") is None:
             document["manifests"] = []
         if not isinstance(document["manifests"], list):
-            raise LayoutError(f"list of images is damaged, manifests is no array: `{path}`")
+            raise _damaged("manifests is no array", path)
         return document
 
     @contextmanager
@@ -235,10 +235,18 @@ def _decode(data: bytes, path: Path) -> dict[str, Any]:
     try:
         document = decode_json(data, subject=path.name)
     except ManifestInvalidError as error:
-        raise LayoutError(f"list of images is damaged, {error.reason}: `{path}`") from error
+        raise _damaged(error.reason, path) from error
     if not isinstance(document, dict):
-        raise LayoutError(f"list of images is damaged, expected an object: `{path}`")
+        raise _damaged("expected an object", path)
     return document
+
+
+def _damaged(reason: str, path: Path) -> LayoutError:
+    return LayoutError(
+        f"list of images is damaged, {reason}: `{path}`",
+        hint=f"restore it, or begin a new list with `mv {path} {path}.damaged`: layers stay until `pybuild prune`, and "
+        "images get their names back when they are built, pulled or loaded again",
+    )
 
 
 def _parse_entry(value: object) -> LayoutEntry | None:

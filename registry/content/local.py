@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from registry.content.paths import NO_SPACE, blob_file, blobs_directory
 from registry.content.store import BlobInfo
 from registry.content.verify import VerifyingReader
 from registry.errors import (
+    BlobDamagedError,
     BlobMissingError,
     BlobTooLargeError,
     ContentError,
@@ -38,11 +40,14 @@ class LocalBlobStore:
     Args:
         images: the layout's directory.
         temporary: where unfinished blobs lie; on the same filesystem.
+        removes_damaged: remove a blob that turns out, when it is read to its end, not to be what its name says. It would
+            stay in the way of a good one of the same length for ever. Not for layouts of others.
     """
 
-    def __init__(self, images: Path, *, temporary: Path) -> None:
+    def __init__(self, images: Path, *, temporary: Path, removes_damaged: bool = False) -> None:
         self._images = images
         self._temporary = temporary
+        self._removes_damaged = removes_damaged
 
     def path(self, digest: Digest) -> Path:
         """Return where a blob lies, whether it exists or not.
@@ -86,9 +91,11 @@ class LocalBlobStore:
 
         Raises:
             BlobMissingError: it is not there.
-            ContentError: it cannot be opened. The reader raises DigestMismatchError and SizeMismatchError.
+            ContentError: it cannot be opened. The reader raises DigestMismatchError, BlobDamagedError where damaged
+                blobs are removed, and SizeMismatchError.
         """
-        reader = VerifyingReader(self.open(digest), digest, size=size, subject=f"blob {digest}")
+        blame = partial(self._remove_damaged, digest) if self._removes_damaged else None
+        reader = VerifyingReader(self.open(digest), digest, size=size, subject=f"blob {digest}", blame=blame)
         # A RawIOBase has every method of BinaryIO that a reader may call; typeshed does not relate the two.
         return cast("BinaryIO", reader)
 
@@ -124,6 +131,10 @@ class LocalBlobStore:
         with self.writer() as writer:
             writer.write(data)
             return writer.commit()
+
+    def _remove_damaged(self, digest: Digest, actual: str) -> BlobDamagedError:
+        self.delete(digest)
+        return BlobDamagedError(expected=digest, actual=actual)
 
     def delete(self, digest: Digest) -> None:
         """Remove a blob; nothing happens if it is not there. Open readers keep their bytes."""

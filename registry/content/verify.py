@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from registry.errors import DigestMismatchError, SizeMismatchError
-from registry.oci.digest import Digest, digest_algorithm, digest_hex
+from registry.oci.digest import Digest, digest_algorithm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from registry.errors import ContentError
 
 
 class VerifyingReader(io.RawIOBase):
@@ -21,14 +26,24 @@ class VerifyingReader(io.RawIOBase):
         digest: what they have to hash to.
         size: how many there have to be, None if not known.
         subject: whose bytes they are, for errors.
+        blame: makes the error for another digest than *digest*, of that digest; None for DigestMismatchError.
     """
 
-    def __init__(self, stream: BinaryIO, digest: Digest, *, size: int | None = None, subject: str) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        digest: Digest,
+        *,
+        size: int | None = None,
+        subject: str,
+        blame: Callable[[str], ContentError] | None = None,
+    ) -> None:
         super().__init__()
         self._stream = stream
         self._digest = digest
         self._size = size
         self._subject = subject
+        self._blame = blame
         self._hash = hashlib.new(digest_algorithm(digest))
         self._count = 0
         self._ended = False
@@ -82,9 +97,10 @@ class VerifyingReader(io.RawIOBase):
         super().close()
 
     def _check(self) -> None:
+        actual = f"{digest_algorithm(self._digest)}:{self._hash.hexdigest()}"
+        if actual != self._digest and self._blame is not None:
+            raise self._blame(actual)
         if self._size is not None and self._count != self._size:
             raise SizeMismatchError(expected=self._size, actual=self._count, subject=self._subject)
-        actual = self._hash.hexdigest()
-        if actual != digest_hex(self._digest):
-            algorithm = digest_algorithm(self._digest)
-            raise DigestMismatchError(expected=self._digest, actual=f"{algorithm}:{actual}", subject=self._subject)
+        if actual != self._digest:
+            raise DigestMismatchError(expected=self._digest, actual=actual, subject=self._subject)

@@ -5,6 +5,7 @@
 | `security.capability`   | yes        | file capabilities; always in the form without a namespace (version 2)   |
 | `user.overlay.*`        | no         | bookkeeping of overlay, also the escaped `user.overlay.overlay.*`        |
 | `user.pybuild.owner`    | no         | the owner where only one id exists, which the entry itself says          |
+| `user.pybuild.committed` | no       | the mark of a snapshot's root (runtime.snapshots.committed)             |
 | `user.*` otherwise      | yes        | data of programs                                                        |
 | `trusted.*`             | no         | invisible without real root: a layer would depend on who built it       |
 | `security.*` otherwise  | no         | labels of the building host (SELinux, IMA)                              |
@@ -23,7 +24,6 @@ import os
 from typing import Final
 
 from runtime.errors import LayerError
-from runtime.ownership import RECORD
 
 CAPABILITY: Final = "security.capability"
 
@@ -38,7 +38,7 @@ _VERSION_3_SIZE: Final = 24
 def travels(name: str) -> bool:
     """Tell whether the attribute *name* is written into layers and applied from them."""
     if name.startswith("user."):
-        return not name.startswith("user.overlay.") and name != RECORD
+        return not name.startswith(("user.overlay.", "user.pybuild."))
     return name == CAPABILITY
 
 

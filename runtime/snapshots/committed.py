@@ -7,6 +7,11 @@ directories are marked as opaque (runtime.layers.whiteouts). Chains are lists of
     ROOT/NAME.recorded/      the same made where only one user id exists: owners are recorded (runtime.ownership)
     TEMPORARY/snapshot-*/    an active one: upper/, work/, and tree/ where there is no overlay
     TEMPORARY/removed-*/     one that is being removed
+
+The root of a committed snapshot is marked with its own time. A directory that has no mark, or another time, is not what
+was committed: something was put into it or taken out, as by a removal that was not allowed to finish. It counts as
+missing, and is replaced by who makes it again. What is changed further down, or in a file, is not looked for: that
+would be a walk for each use, and who can write to a snapshot can write to the database as well.
 """
 
 from __future__ import annotations
@@ -26,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+MARK: Final = "user.pybuild.committed"
+"""Attribute of the root of a committed snapshot: its mtime, in nanoseconds."""
+
 _BLOCK: Final = 512
 _RECORDED: Final = ".recorded"
 
@@ -43,8 +51,16 @@ class CommittedSnapshots:
         self.temporary = temporary
 
     def has(self, name: str) -> bool:
-        """Tell whether a snapshot is committed."""
-        return self.path(name).is_dir()
+        """Tell whether a snapshot is committed, and its root is as it was then."""
+        path = self.path(name)
+        try:
+            return os.getxattr(path, MARK, follow_symlinks=False) == _mark_of(path)
+        except OSError as error:
+            if error.errno == errno.ENOTSUP:
+                return path.is_dir()
+            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENODATA, errno.EPERM}:
+                return False
+            raise KernelError("read", error.errno or 0, subject=str(path)) from error
 
     def path(self, name: str) -> Path:
         """Return where a committed snapshot lies, or would lie."""
@@ -68,8 +84,8 @@ class CommittedSnapshots:
         """Make a finished tree visible under its name.
 
         Others see nothing or the whole tree. If the name is taken, by this or another process, the tree there stays, and
-        *tree* too: equal names mean equal content. Nothing is synced to disk: a tree that a power failure tore can be
-        made again from its layers.
+        *tree* too: equal names mean equal content. One there that is not what was committed makes room. Nothing is
+        synced to disk: a tree that a power failure tore can be made again from its layers.
 
         Raises:
             KernelError: the store cannot be written.
@@ -78,11 +94,10 @@ class CommittedSnapshots:
         with naming("rename", target):
             if not self.has(name):
                 os.makedirs(self._root, exist_ok=True)
-                try:
-                    os.rename(tree, target)
-                except OSError as error:
-                    if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                        raise
+                _set_mark(tree)
+                if not _rename_unless_taken(tree, target) and not self.has(name):
+                    self.remove(name)
+                    _rename_unless_taken(tree, target)
 
     def remove(self, name: str) -> None:
         """Remove a committed snapshot, which no mount may use any more. Idempotent; others never see half of it.
@@ -117,6 +132,29 @@ class CommittedSnapshots:
         directory = self.temporary / f"{prefix}-{os.urandom(8).hex()}"
         os.mkdir(directory, 0o700)
         return directory
+
+
+def _mark_of(path: Path) -> bytes:
+    return b"%d" % os.lstat(path).st_mtime_ns
+
+
+def _set_mark(tree: Path) -> None:
+    try:
+        os.setxattr(tree, MARK, _mark_of(tree), follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+
+
+def _rename_unless_taken(tree: Path, target: Path) -> bool:
+    """Rename a directory, and tell whether there was none of the name; an empty one is replaced."""
+    try:
+        os.rename(tree, target)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+            raise
+        return False
+    return True
 
 
 def _forms() -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from builder.cli.build_request import parse_build
 from builder.cli.inside import run_inside
 from builder.cli.registries import NO_ADDITIONS, connect
 from builder.cli.render import Renderer, open_renderer
+from builder.errors import StateDamagedError
 from builder.events import Warned
 from builder.pipeline import Build, BuildResult
 from builder.store import Store
@@ -63,15 +64,9 @@ def build_image(
 
         renderer = CacheReport(renderer, sys.stderr, is_alone=mode == "quiet")
     with Store(request.root, warn=partial(_warn, renderer)) as store:
+        reach = partial(_connect, renderer, environment, _insecure_hosts(arguments, request), additions)
         try:
-            build = Build(
-                request,
-                store,
-                renderer.sink,
-                connect=partial(_connect, renderer, environment, _insecure_hosts(arguments, request), additions),
-                now=_now,
-            )
-            needs_namespace = build.prepare()
+            build, needs_namespace = _prepare(lambda: Build(request, store, renderer.sink, connect=reach, now=_now))
             renderer.pause()
         except BaseException as error:
             renderer.close(error)
@@ -80,6 +75,19 @@ def build_image(
             isolation = environment.isolation(arguments.isolation)
             return run_inside(store, lambda zygote: _finish(build, zygote, renderer, write), isolation)
         return _finish(build, None, renderer, write)
+
+
+def _prepare(make: Callable[[], Build]) -> tuple[Build, bool]:
+    """Make and prepare a build; once more if the state database turns out to be damaged, and is begun anew, by then."""
+    build: Build | None = None
+    try:
+        build = make()
+        return build, build.prepare()
+    except StateDamagedError:
+        if build is not None:
+            build.close()
+    build = make()
+    return build, build.prepare()
 
 
 def _insecure_hosts(arguments: argparse.Namespace, request: BuildRequest) -> list[str]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from registry.content.local import LocalBlobStore
 from registry.content.store import BlobInfo, BlobStore
 from registry.errors import (
+    BlobDamagedError,
     BlobMissingError,
     BlobTooLargeError,
     ContentError,
@@ -290,3 +291,45 @@ def test_store_is_written_by_many_processes_at_once(tmp_path: Path) -> None:
     assert set(store.walk()) == expected
     assert all(digest_of(store.read_bytes(info.digest, limit=info.size)) == info.digest for info in expected)
     assert leftovers(store) == []
+
+
+@pytest.mark.parametrize("damage", [b"xbc", b"ab", b"abcd"], ids=["other bytes", "shorter", "longer"])
+def test_damaged_blob_is_removed_where_that_is_asked_for(tmp_path: Path, damage: bytes) -> None:
+    """A blob that is not what its name says goes when it was read to its end, so that a good one can come."""
+    store = LocalBlobStore(tmp_path / "images", temporary=tmp_path / "tmp", removes_damaged=True)
+    digest = store.put(b"abc").digest
+    store.path(digest).write_bytes(damage)
+
+    with (
+        pytest.raises(BlobDamagedError, match="a stored blob was damaged and is removed"),
+        store.open_verified(digest, size=len(damage)) as blob,
+    ):
+        blob.read()
+
+    assert not store.has(digest)
+    store.put(b"abc")
+    assert store.read_bytes(digest, limit=10) == b"abc"
+
+
+def test_damaged_blob_of_others_stays(tmp_path: Path) -> None:
+    """Nothing is removed from layouts that are only read."""
+    store = LocalBlobStore(tmp_path / "images", temporary=tmp_path / "tmp")
+    digest = store.put(b"abc").digest
+    store.path(digest).write_bytes(b"xbc")
+
+    with pytest.raises(DigestMismatchError, match="digest mismatch"):
+        store.read_bytes(digest, limit=10)
+
+    assert store.has(digest)
+
+
+def test_good_blob_stays_whatever_size_it_is_said_to_have(tmp_path: Path) -> None:
+    """A size comes from documents of others, which must not be able to remove blobs."""
+    store = LocalBlobStore(tmp_path / "images", temporary=tmp_path / "tmp", removes_damaged=True)
+    digest = store.put(b"abc").digest
+
+    for size in (2, 4):
+        with pytest.raises(SizeMismatchError, match="size mismatch"), store.open_verified(digest, size=size) as blob:
+            blob.read()
+
+    assert store.has(digest)

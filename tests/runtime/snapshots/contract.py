@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from runtime.layers.archive import ArchiveWriter
 from runtime.layers.diff import write_changes
+from runtime.snapshots.committed import MARK
 from tests.runtime.snapshots.random_steps import BEGINNING, change_tree
 
 if TYPE_CHECKING:
@@ -219,6 +220,40 @@ def a_discarded_snapshot_leaves_nothing(snapshots: Snapshotter, folder: Path) ->
         assert sorted(os.listdir(view)) == ["d", "f"]
 
 
+def a_snapshot_that_was_tampered_with_is_replaced(snapshots: Snapshotter, _folder: Path) -> None:
+    """What lost or got something at its top, or its mark, counts as missing, and is made again under its name."""
+    tampering: list[Callable[[Path], None]] = [
+        lambda tree: (tree / "f").unlink(),
+        lambda tree: shutil.rmtree(tree / "d"),
+        lambda tree: (tree / "new").touch(),
+        lambda tree: os.removexattr(tree, MARK),
+        shutil.rmtree,
+        lambda tree: (shutil.rmtree(tree), tree.mkdir()),
+        lambda tree: (shutil.rmtree(tree), tree.touch()),
+    ]
+    make_layer(snapshots, [], "base", write_base)
+    for tamper in tampering:
+        assert snapshots.has("base")
+        (tree,) = snapshots.lowers(["base"])
+        tamper(tree)
+        assert not snapshots.has("base")
+
+        make_layer(snapshots, [], "base", write_base)
+        with snapshots.view(["base"]) as view:
+            assert sorted(os.listdir(view)) == ["d", "f"]
+
+
+def a_snapshot_made_twice_stays_as_it_was_first(snapshots: Snapshotter, _folder: Path) -> None:
+    """Who commits what is there already changes nothing."""
+    make_layer(snapshots, [], "base", write_base)
+    (tree,) = snapshots.lowers(["base"])
+    before = tree.stat().st_ino
+    make_layer(snapshots, [], "base", write_base)
+
+    assert tree.stat().st_ino == before
+    assert snapshots.has("base")
+
+
 CONTRACT = (
     a_chain_shows_the_changes,
     the_empty_chain_is_an_empty_directory,
@@ -230,4 +265,6 @@ CONTRACT = (
     two_branches_are_apart,
     metadata_travels,
     a_discarded_snapshot_leaves_nothing,
+    a_snapshot_that_was_tampered_with_is_replaced,
+    a_snapshot_made_twice_stays_as_it_was_first,
 )

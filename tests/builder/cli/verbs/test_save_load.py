@@ -75,7 +75,7 @@ def test_save_that_fails_leaves_nothing(shell, app):
     code, _, error = shell("save", "-o", "a.tar", "app:1")
 
     assert code == 5
-    assert "digest mismatch" in error
+    assert "a stored blob was damaged and is removed" in error
     assert sorted(p.name for p in shell.root.iterdir()) == ["store"]
 
 
