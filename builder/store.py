@@ -5,6 +5,7 @@
     ROOT/mounts/        directories of RUN --mount=type=cache (builder.solve.cache_mounts)
     ROOT/state.db       cache records, layer trees, fingerprints
     ROOT/tmp/           one folder a process for everything unfinished; swept when its owner is gone
+    ROOT/turns/         locks of what is being made (builder.cache.turns)
     ROOT/reserve        bytes that are given back before things are deleted from a store on a full disk
     ROOT/lock           held shared by every process that uses the store, exclusively while things are deleted
 
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from builder.cache.state import State
+from builder.cache.turns import sweep_turns
 from builder.errors import StoreError
 from builder.image.layer_index import LayerIndex
 from registry.content.layout import ImageLayout
@@ -168,6 +170,7 @@ class Store:
         for the next one who can.
         """
         self._drop_snapshots_of_other_boots()
+        sweep_turns(self.root)
         folder = self.root / "tmp"
         for name in os.listdir(folder):
             path = folder / name

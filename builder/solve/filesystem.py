@@ -16,6 +16,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
+from builder.cache.turns import Turns
 from builder.errors import BaseImageError, StoreError, WrongLayerError
 from builder.image.assemble import Layer
 from registry.content.image import is_stored
@@ -54,13 +55,18 @@ class _Claim(NamedTuple):
 
 
 class FileSystems:
-    """What is known of file systems in a store. Used from many threads."""
+    """What is known of file systems in a store. Used from many threads.
+
+    Attributes:
+        turns: by which threads and processes make the same snapshot, or step, once.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
         self._claims: dict[Digest, dict[Digest, _Claim]] = {}
+        self.turns = Turns(store.root)
 
     def add_image(self, image: Image, name: str) -> FileSystem:
         """Give the file system of an image in the store; what it is called is for errors.
@@ -119,7 +125,7 @@ class FileSystems:
         names = tuple(digest_hex(chain) for chain in chain_ids(layer.diff_id for layer in layers))
         for count, layer in enumerate(layers):
             if not self._store.snapshots.has(names[count]):
-                with self._locked(names[count]):
+                with self.turns.taken(f"snapshot-{names[count]}"):
                     self._unpack(layer, names[: count + 1])
             self.prove(layer.diff_id)
         return names
@@ -131,11 +137,14 @@ class FileSystems:
             StoreError: the layer was damaged and is removed.
             WrongLayerError: one claims what is not so.
         """
-        while self._claims_of(diff_id):
-            with self._locked(diff_id):
-                if self._claims_of(diff_id):
-                    with self.open_tar(diff_id):
-                        pass
+        if not self._claims_of(diff_id):
+            return
+        with self._locked(diff_id):
+            for known in self._store.state.find_blobs(diff_id):  # another build may have read it by now
+                self._claims[diff_id].pop(known.digest, None)
+            while self._claims_of(diff_id):
+                with self.open_tar(diff_id):
+                    pass
 
     @contextlib.contextmanager
     def mounted(self, layers: FileSystem) -> Iterator[Path]:

@@ -21,7 +21,7 @@ from builder.cache.key import Ingredient, derive_key
 from builder.cache.state import Record
 from builder.context.local import LocalContext, digest_files
 from builder.errors import BuildError, ContextError, StateDamagedError
-from builder.events import EventSink, VertexCompleted, VertexStarted, Warned
+from builder.events import EventSink, VertexCompleted, VertexStarted, VertexStatus, Warned
 from builder.image.assemble import Layer
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.platforms import Plans
@@ -241,6 +241,7 @@ class Solver:
         with self._guard:
             self._canceled = True
             running = tuple(self._running)
+        self._file_systems.turns.cancel()
         for step in running:
             step.kill()
 
@@ -273,9 +274,9 @@ class Solver:
         try:
             with self._store.telling_when_full():
                 try:
-                    return self._answer(vertex) or self._carry_out(vertex, zygote)
+                    return self._work(vertex, zygote)
                 except StateDamagedError:  # it was told, and begun anew by now
-                    return self._answer(vertex) or self._carry_out(vertex, zygote)
+                    return self._work(vertex, zygote)
         except BaseException as error:
             canceled = self._canceled
             text = None if canceled else getattr(error, "message", str(error))
@@ -286,6 +287,19 @@ class Solver:
             if isinstance(error, BuildError) and error.span is None:
                 error.span = vertex.span
             raise
+
+    def _work(self, vertex: Vertex, zygote: Zygote | None) -> Result:
+        """Answer a vertex or carry it out, once among all builds that want it at the same time."""
+        if isinstance(vertex.op, EmptyFileSystem | BaseImage):
+            return self._start(vertex.op)
+        key, ingredients = self._key(vertex)
+        if vertex.no_cache:
+            return self._carry_out(vertex, zygote, key, ingredients)
+        known = self._recall(vertex, key, ingredients)
+        if known is not None:
+            return known
+        with self._file_systems.turns.taken(key, tell=partial(self._sink, _waiting(vertex))):
+            return self._recall(vertex, key, ingredients) or self._carry_out(vertex, zygote, key, ingredients)
 
     def _show(self, vertex: Vertex, result: Result) -> None:
         self._sink(_started(vertex, time.time()))
@@ -307,10 +321,8 @@ class Solver:
 
     def _answer(self, vertex: Vertex) -> Result | None:
         """Find a vertex's result without doing it."""
-        if isinstance(vertex.op, EmptyFileSystem):
-            return Result((), None, cached=True)
-        if isinstance(vertex.op, BaseImage):
-            return self._start_base(vertex.op)
+        if isinstance(vertex.op, EmptyFileSystem | BaseImage):
+            return self._start(vertex.op)
         if vertex.no_cache:
             return None
         key, ingredients = self._key(vertex)
@@ -341,7 +353,9 @@ class Solver:
             return self._recall_imported(vertex, key, ingredients)  # another cache may have it
         return Result((*self.result(vertex.parent), layer), layer, cached=True)
 
-    def _start_base(self, op: BaseImage) -> Result:
+    def _start(self, op: EmptyFileSystem | BaseImage) -> Result:
+        if isinstance(op, EmptyFileSystem):
+            return Result((), None, cached=True)
         return Result(self._file_systems.add_image(op.image, op.reference), None, cached=True)
 
     def _key(self, vertex: Vertex) -> tuple[str, list[Ingredient]]:
@@ -424,12 +438,11 @@ class Solver:
 
     # Work
 
-    def _carry_out(self, vertex: Vertex, zygote: Zygote | None) -> Result:
+    def _carry_out(self, vertex: Vertex, zygote: Zygote | None, key: str, ingredients: list[Ingredient]) -> Result:
         from builder.context.select import Selection  # noqa: PLC0415  a build that is cached does no work
         from builder.solve.ops.copy_files import copy_files  # noqa: PLC0415  as above
         from builder.solve.ops.workdir import place_workdir  # noqa: PLC0415  as above
 
-        key, ingredients = self._key(vertex)
         self._questions.setdefault(vertex.digest, Question(key, ingredients))
         parent = self.result(vertex.parent)
         match vertex.op:
@@ -626,6 +639,10 @@ def _started(vertex: Vertex, started: float) -> VertexStarted:
     return VertexStarted(
         vertex=vertex.digest, name=vertex.name, inputs=tuple(needed.digest for needed in vertex.inputs), time=started
     )
+
+
+def _waiting(vertex: Vertex) -> VertexStatus:
+    return VertexStatus(vertex=vertex.digest, id="waiting for the same step, which runs already", time=time.time())
 
 
 def _content(layers: FileSystem) -> str:
