@@ -37,7 +37,7 @@ def pull_image(store: Store, reference: Reference, platform: Platform | None, cl
     known = store.layout.find(reference) if reference.tag else None
     descriptor = image.descriptor if known is None else add_platform(store.blobs, known, image)
     store.layout.put(descriptor, reference if reference.tag else None)
-    _note_origin(store, image.descriptor, reference)
+    _note_origin(store, _layer_digests(store, image.descriptor), reference)
     return image
 
 
@@ -52,7 +52,7 @@ def push_image(store: Store, image: Descriptor, reference: Reference, client: Re
     """
     layers = _layer_digests(store, image)
     pushed = client.push(image, reference, store.blobs, mount_from=_mount_sources(store, layers, reference))
-    _note_origin(store, image, reference)
+    _note_origin(store, layers, reference)
     return pushed
 
 
@@ -66,7 +66,7 @@ def push_blobs(
     """
     digests = [blob.digest for blob in blobs]
     client.push_blobs(reference, blobs, source, mount_from=_mount_sources(store, digests, reference))
-    store.state.add_origin(digests, f"{reference.registry}/{reference.repository}")
+    _note_origin(store, digests, reference)
 
 
 def _mount_sources(store: Store, layers: Sequence[Digest], reference: Reference) -> dict[Digest, str]:
@@ -81,8 +81,8 @@ def _mount_sources(store: Store, layers: Sequence[Digest], reference: Reference)
     }
 
 
-def _note_origin(store: Store, image: Descriptor, reference: Reference) -> None:
-    store.state.add_origin(_layer_digests(store, image), f"{reference.registry}/{reference.repository}")
+def _note_origin(store: Store, layers: Sequence[Digest], reference: Reference) -> None:
+    store.state.add_origin(layers, f"{reference.registry}/{reference.repository}")
 
 
 def _layer_digests(store: Store, image: Descriptor) -> list[Digest]:

@@ -14,7 +14,7 @@ Source: BuildKit, client/llb/source.go, source/git and source/http; Docker's man
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from builder.errors import UsageError
@@ -22,6 +22,12 @@ from registry.hosts import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+OF_FILES: Final = "HTTP_AUTH_TOKEN_"
+"""Beginning of the ids of tokens for files; the host follows."""
+
+OF_REPOSITORIES: Final = "GIT_AUTH_TOKEN."
+"""Beginning of the ids of tokens for repositories; the host follows."""
 
 _HTTPS_HINT = "use https: secrets are not sent in the clear"
 
@@ -45,7 +51,7 @@ class Authorizations:
         for host in _hosts(url):
             if header := self._read(f"HTTP_AUTH_HEADER_{host}"):
                 return header
-            if token := self._read(f"HTTP_AUTH_TOKEN_{host}"):
+            if token := self._read(f"{OF_FILES}{host}"):
                 return f"Bearer {token}"
         return ""
 
@@ -74,16 +80,10 @@ class Authorizations:
         return text
 
 
-def file_hint(url: str) -> str:
-    """Tell how to give what a server asks for before it hands out a file."""
+def token_hint(url: str, secret: str) -> str:
+    """Tell how to give what a server asks for; *secret* is OF_FILES or OF_REPOSITORIES."""
     host = next(iter(_hosts(url)), "")
-    return f"give a token: --secret id=HTTP_AUTH_TOKEN_{host},env=TOKEN" if host else _HTTPS_HINT
-
-
-def repository_hint(url: str) -> str:
-    """Tell how to give what a server asks for before it hands out a repository."""
-    host = next(iter(_hosts(url)), "")
-    return f"give a token: --secret id=GIT_AUTH_TOKEN.{host},env=TOKEN" if host else _HTTPS_HINT
+    return f"give a token: --secret id={secret}{host},env=TOKEN" if host else _HTTPS_HINT
 
 
 def _hosts(url: str) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from builder.context.address import check_address
-from builder.context.authorization import repository_hint
+from builder.context.authorization import OF_REPOSITORIES, token_hint
 from builder.errors import ContextError, SourceError
 from runtime.paths import remove_tree
 
@@ -407,7 +407,7 @@ def _explain(source: GitSource, output: str) -> tuple[str, str | None]:
     said = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1] if lines else "")
     reason = said.removeprefix("fatal: ").removeprefix("error: ")
     if said.startswith(_ASKS_FOR_CREDENTIALS):
-        return reason, repository_hint(source.url)
+        return reason, token_hint(source.url, OF_REPOSITORIES)
     if _REDIRECTED.search(said):
         return reason, "it is somewhere else by now, where credentials do not follow; write the new address"
     if said == _SSH_FAILED and (before := lines[: lines.index(said)]):

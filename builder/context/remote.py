@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from builder.context.address import check_address
 from builder.context.archive import find_newest, looks_like_archive, unpack_context
-from builder.context.authorization import file_hint
+from builder.context.authorization import OF_FILES, token_hint
 from builder.context.git import GitSource, is_git_url, parse_git_url
 from builder.context.local import DEFAULT_NAMES, MAXIMUM_SIZE, Selections
 from builder.context.select import Selected, Selection, select_sources
@@ -350,7 +350,7 @@ class Network:
             if isinstance(error, ContentError):
                 raise
             is_denied = isinstance(error, DownloadError) and error.status in _DENIED
-            hint = file_hint(source.url) if is_denied else error.hint
+            hint = token_hint(source.url, OF_FILES) if is_denied else error.hint
             raise SourceError(error.message, hint=hint, span=span) from error
         if got is None:
             return None
