@@ -37,6 +37,7 @@ def main() -> int:
         small_tree=_unpack(arguments.small_base, folder / "small"),
         small_archive=arguments.small_base,
         debian_archive=arguments.debian_base,
+        file=arguments.file,
     )
     works = [work for work in all_works(sizes, place) if not arguments.works or work.name in arguments.works]
     if arguments.isolation:
@@ -55,7 +56,9 @@ def main() -> int:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ci/bench", description="Measure builds, cold and warm; prints medians.")
-    parser.add_argument("works", nargs="*", help="rows: start parse step steps stages many-files big-file packages")
+    parser.add_argument(
+        "works", nargs="*", help="rows: start start-file parse step steps stages many-files big-file packages"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes and few repetitions")
     compared = parser.add_mutually_exclusive_group()
     compared.add_argument("--tool", dest="tools", action="append", help="pybuild or buildah; all that are installed")
@@ -68,6 +71,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--times", type=int, help="how often each build is repeated, cold and warm")
     parser.add_argument("--folder", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--small-base", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--debian-base", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--user", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -100,10 +104,10 @@ def _measure(work: Work, tools: list[Tool], sizes: Sizes) -> list[str]:
     floor_command = work.floor(context) if work.floor else None
     floor = _attempt(lambda: _median(floor_command, sizes.warm)) if floor_command else None
     figures = [_Figures(work, tool, context) for tool in tools]
-    for _ in range(sizes.cold if work.is_build else sizes.warm):
+    for _ in range(sizes.warm if work.start else sizes.cold):
         for each in figures:
             each.measure_cold()
-    for _ in range(sizes.warm if work.is_build else 0):
+    for _ in range(0 if work.start else sizes.warm):
         for each in figures:
             each.measure_warm()
     for each in figures:

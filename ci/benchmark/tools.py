@@ -35,8 +35,8 @@ class Tool(Protocol):
     def build(self, context: Path) -> Command:
         """Return the command that builds the context into an image."""
 
-    def start(self) -> Command:
-        """Return the command that does nothing but start."""
+    def start(self, file: Path | None = None) -> Command:
+        """Return the command that does nothing but start: the installed one, or the project's as one *file*."""
 
 
 class PybuildTool:
@@ -52,7 +52,11 @@ class PybuildTool:
         self.name = isolation or "pybuild"
         self.folder = folder / self.name
         self.user = user
-        self.env = {**os.environ, "PYBUILD_ROOT": str(self.folder / "store")}
+        self.env = {
+            **os.environ,
+            "PYBUILD_ROOT": str(self.folder / "store"),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+        }
         if isolation is not None:
             self.env["PYBUILD_ISOLATION"] = isolation
         if user is not None:
@@ -71,9 +75,9 @@ class PybuildTool:
         """Build into the root's image layout, as users do by default."""
         return self._command("build", "--context", str(context), "--tag", TAG)
 
-    def start(self) -> Command:
+    def start(self, file: Path | None = None) -> Command:
         """Ask for the version."""
-        return self._command("--version")
+        return Command(args=(str(file or "pybuild"), "--version"), env=self.env, user=self.user)
 
     def _command(self, *args: str) -> Command:
         return Command(args=("pybuild", *args), env=self.env, user=self.user)
@@ -102,7 +106,7 @@ class BuildahTool:
             "build", "--isolation", "chroot", "--layers", "--pull-never", "--jobs", str(os.cpu_count() or 1), "--tag", TAG, str(context)
         )  # fmt: skip
 
-    def start(self) -> Command:
+    def start(self, file: Path | None = None) -> Command:  # noqa: ARG002  buildah has no other form
         """Ask for the version."""
         return self._command("--version")
 

@@ -44,28 +44,32 @@ QUICK = Sizes(files=5_000, files_size=27 * contexts.MIB, big_size=64 * contexts.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where things are: contexts are kept, *small_tree* is the small base unpacked, archives are base root file systems."""
+    """Where things are: contexts are kept, *small_tree* is the small base unpacked, archives are base root file systems.
+
+    *file* is what ci/dist made.
+    """
 
     contexts: Path
     small_tree: Path
     small_archive: Path
     debian_archive: Path | None
+    file: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One row. *command* gives what a tool runs, from a folder that `make` made; *is_build* is False for a mere start."""
+    """One row. *command* gives what a tool runs, from a folder that `make` made; *start* is given for a mere start."""
 
     name: str
     title: str
     bases: Mapping[str, Path]
     make: Callable[[], Path]
     floor: Callable[[Path], Command] | None
-    is_build: bool = True
+    start: Callable[[Tool], Command] | None = None
 
     def command(self, tool: Tool, context: Path) -> Command:
         """Return what *tool* runs for this work."""
-        return tool.build(context) if self.is_build else tool.start()
+        return self.start(tool) if self.start else tool.build(context)
 
 
 def all_works(sizes: Sizes, place: Place) -> list[Work]:
@@ -78,8 +82,16 @@ def all_works(sizes: Sizes, place: Place) -> list[Work]:
             title="start and end",
             bases={},
             make=lambda: folder,
-            floor=lambda _: Command(args=("python3", "-I", "-c", "pass")),
-            is_build=False,
+            floor=_start_python,
+            start=lambda tool: tool.start(),
+        ),
+        Work(
+            name="start-file",
+            title="start and end, one file",
+            bases={},
+            make=lambda: folder,
+            floor=_start_python,
+            start=lambda tool: tool.start(place.file),
         ),
         Work(
             name="parse",
@@ -135,6 +147,10 @@ def all_works(sizes: Sizes, place: Place) -> list[Work]:
             )
         )
     return works
+
+
+def _start_python(_: Path) -> Command:
+    return Command(args=("python3", "-I", "-c", "pass"))
 
 
 def _sandbox_args(place: Place, script: str) -> tuple[str, ...]:
