@@ -81,6 +81,10 @@ _GROWTH = 32 * 1024
 BUSY_TIMEOUT = 60.0
 """Seconds a process waits for another one's write."""
 
+USE_GRAIN = 60.0
+"""Seconds by which the last use of a record may be wrong. A build that is cached then writes nothing when repeated, and
+does not wait for the disk at its end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
@@ -204,10 +208,13 @@ class State:
         return row[0] if row else b""
 
     def touch_records(self, keys: Iterable[str]) -> None:
-        """Note that records were used now."""
+        """Note that records were used now, unless that was noted less than `USE_GRAIN` ago."""
         now = time.time()
         with self.writing() as connection:
-            connection.executemany("UPDATE record SET used = ? WHERE key = ?", [(now, key) for key in keys])
+            connection.executemany(
+                "UPDATE record SET used = ? WHERE key = ? AND used NOT BETWEEN ? AND ?",
+                [(now, key, now - USE_GRAIN, now) for key in keys],
+            )
 
     def records(self) -> tuple[tuple[Record, float], ...]:
         """List all records with the time of their last use, least recently used first."""

@@ -12,7 +12,7 @@ from builder.cache import fingerprints as fingerprints_module
 from builder.cache.fingerprints import StoredFingerprints
 from builder.cache.key import derive_key
 from builder.cache.past import PastStep
-from builder.cache.state import Record, State
+from builder.cache.state import USE_GRAIN, Record, State
 from builder.errors import StateDamagedError, StoreError
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import digest_of
@@ -42,6 +42,19 @@ def test_record_is_found_by_its_key_and_name(state):
     assert state.find_record("k") == record()
     assert state.find_named("RUN x", limit=9) == (record(),)
     assert state.find_record("other") is None
+
+
+def test_use_of_a_record_is_noted_once_a_minute(state, monkeypatch):
+    """A record that was used just now is not written again; one that was not, or by a clock ahead of this one, is."""
+    times = iter([1000.0, 1000.0 + USE_GRAIN, 1001.0 + USE_GRAIN, 500.0])
+    monkeypatch.setattr("builder.cache.state.time.time", lambda: next(times))
+    state.put_record(record())
+    noted = []
+    for _ in range(3):
+        state.touch_records(["k"])
+        noted += [used for _, used in state.records()]
+
+    assert noted == [1000.0, 1001.0 + USE_GRAIN, 500.0]
 
 
 def test_blobs_of_forgotten_layers_are_gone(state):
