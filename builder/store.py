@@ -19,7 +19,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import time
 from functools import cached_property
 from pathlib import Path
@@ -222,7 +221,7 @@ def _make_reserve(path: Path) -> None:
 
 def _make_own_folder(parent: Path) -> tuple[Path, int]:
     """Make a locked folder; it gets its final name only once it is locked."""
-    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"{os.getpid()}-{os.urandom(4).hex()}"
     unlocked = parent / f".new-{name}"
     unlocked.mkdir(mode=0o711)
     lock = os.open(unlocked / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

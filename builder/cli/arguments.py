@@ -120,6 +120,13 @@ class _HelpAction(argparse.Action):
         raise HelpRequest(parser.format_help())
 
 
+class _Formatter(argparse.HelpFormatter):
+    """argparse makes one to check each option; with a width given, that loads no module to ask for the terminal's."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_HELP_WIDTH)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises `UsageError` and prints help as docker does.
 
@@ -130,7 +137,13 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, verb: str, usage: str, *, examples: Sequence[str] = ()) -> None:
-        super().__init__(prog=f"pybuild {verb}", description=VERBS[verb], add_help=False, allow_abbrev=False)
+        super().__init__(
+            prog=f"pybuild {verb}",
+            description=VERBS[verb],
+            formatter_class=_Formatter,
+            add_help=False,
+            allow_abbrev=False,
+        )
         self.verb = verb
         self._usage_text = usage
         self._examples = examples

@@ -18,7 +18,7 @@ _ESCAPES |= {
 _ESCAPES |= {0x2028: "\\u2028", 0x2029: "\\u2029"}
 _TEXT_ESCAPES = {code: escape for code, escape in _ESCAPES.items() if code not in {0x09, 0x0A}}
 _SURROGATE = re.compile("[\udc80-\udcff]")
-_SEQUENCE = re.compile(
+_SEQUENCE = (
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-OQ-WYZ\\`-~])|\x9b[0-?]*[ -/]*[@-~]"
 )
 _ERASE = re.compile(rb"\x1b\[[02]?K")
@@ -41,7 +41,7 @@ def strip_controls(text: str) -> str:
     """Return one line of output without colours and other terminal sequences; tabs become blanks."""
     if text.isprintable():
         return text
-    return escape_line(_SEQUENCE.sub("", text).expandtabs(8))
+    return escape_line(re.sub(_SEQUENCE, "", text).expandtabs(8))
 
 
 def decode_line(data: bytes) -> str:

@@ -10,7 +10,7 @@ import re
 from builder.errors import UsageError
 
 _DECIMAL_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kKmMgGtTpP]?)(?:i?[bB])?", re.ASCII)
+_SIZE = r"([0-9]+(?:\.[0-9]+)?) ?([kKmMgGtTpP]?)(?:i?[bB])?"
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
 _DAY = 24 * _HOUR
@@ -92,7 +92,7 @@ def parse_size(text: str, *, option: str) -> int:
     Raises:
         UsageError: not a number with an optional unit; names *option*.
     """
-    found = _SIZE.fullmatch(text.strip())
+    found = re.fullmatch(_SIZE, text.strip())
     if found is None:
         raise UsageError(f"invalid size for {option}: `{text}`", hint="write it like 64m, 512k or 1g")
     power = " kmgtp".index(found[2].lower() or " ")

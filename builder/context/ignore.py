@@ -29,7 +29,7 @@ DEFAULT_NAME = ".dockerignore"
 _BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 """What Go's strings.TrimSpace takes off; str.strip also takes the separators 1c to 1f."""
 
-_NOT_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_NOT_BYTES = "[\ud800-\udc7f\udd00-\udfff]"
 """Surrogates that do not stand for a byte; only an escape in JSON can bring one here."""
 
 _NOTHING = -1
@@ -210,7 +210,7 @@ def ignore_file_names(dockerfile: str) -> tuple[str, ...]:
 
 def _parse_rule(pattern: str, span: Span | None) -> IgnoreRule:
     keeps = pattern.startswith("!")
-    if _NOT_BYTES.search(pattern):
+    if re.search(_NOT_BYTES, pattern):
         raise ContextError(f"pattern cannot be a path: `{pattern!a}`", span=span)
     cleaned = _clean(pattern[1:].strip(_BLANKS) if keeps else pattern)
     if keeps and cleaned in {"", "/"}:

@@ -21,7 +21,7 @@ BYTE_ORDER_MARK = "\ufeff"
 SYNTAX_ARG = "BUILDKIT_SYNTAX"
 """The build argument that stands for the directive."""
 
-_BUILT_IN = re.compile(r"(?:[^/@]+/)*docker/dockerfile(?:-upstream)?(?:[:@].*)?", re.IGNORECASE)
+_BUILT_IN = r"(?i:(?:[^/@]+/)*docker/dockerfile(?:-upstream)?(?:[:@].*)?)"
 
 _KEYS = frozenset({"syntax", "escape", "check"})
 _KEY = re.compile(r"\s*+([a-zA-Z][a-zA-Z0-9]*+)\s*+=\s*+")
@@ -72,7 +72,7 @@ def check_syntax(source: SourceFile, syntax: str | None) -> None:
     Raises:
         DockerfileError: the image is another one.
     """
-    if not syntax or _BUILT_IN.fullmatch(syntax.split()[0]):
+    if not syntax or re.fullmatch(_BUILT_IN, syntax.split()[0]):
         return
     line = next((number for number, text in enumerate(source.lines, 1) if syntax in text), 1)
     raise DockerfileError(

@@ -47,7 +47,7 @@ _Choice = TypeVar("_Choice", bound=str)
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*+")
 _LEGACY_SPLIT = re.compile(r"[ \t\v\f\r]++")
-_LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_LONE_SURROGATE = "[\ud800-\udc7f\udd00-\udfff]"
 _MILLISECOND = 1_000_000
 _MAX_RETRIES = 2**31 - 1
 
@@ -348,7 +348,7 @@ def parse_duration(text: str) -> int:
     if unsigned == "0":
         return 0
     total, position = 0, 0
-    while match := _DURATION_PART.match(unsigned, position):
+    while match := re.compile(_DURATION_PART).match(unsigned, position):
         whole, fraction, unit = match.groups()
         if not whole and not fraction:
             break
@@ -367,7 +367,7 @@ def parse_duration(text: str) -> int:
     raise ValueError(f'time: invalid duration "{shorten(text)}"')
 
 
-_DURATION_PART = re.compile(r"([0-9]*+)(?:\.([0-9]*+))?+([^0-9.]*+)")
+_DURATION_PART = r"([0-9]*+)(?:\.([0-9]*+))?+([^0-9.]*+)"
 _DURATION_UNITS = {
     "ns": 1,
     "us": 1_000,
@@ -421,7 +421,7 @@ class _Reader:
                 )
             if "\0" in value:
                 raise self.error("an argument cannot hold a zero byte", "remove the \\u0000", self.rest_word)
-            words.append(_LONE_SURROGATE.sub("\ufffd", value))
+            words.append(re.sub(_LONE_SURROGATE, "\ufffd", value))
         return tuple(words)
 
     def command(self, text: str) -> CommandLine:

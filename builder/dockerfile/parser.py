@@ -418,7 +418,7 @@ def _find_marks(line: LogicalLine, start: int, end: int, *, shell: bool) -> tupl
 
 def _read_delimiter(line: LogicalLine, head: re.Match[str], end: int, *, shell: bool) -> tuple[_Mark, int] | None:
     text, position, parts, quoted = line.text, head.end(), [], False
-    pattern = _SHELL_DELIMITER_TOKEN if shell else _DELIMITER_TOKEN
+    pattern = re.compile(_SHELL_DELIMITER_TOKEN if shell else _DELIMITER_TOKEN, re.DOTALL)
     while match := pattern.match(text, position, end):
         position = match.end()
         plain, escaped, single, double = match.groups()
@@ -426,7 +426,7 @@ def _read_delimiter(line: LogicalLine, head: re.Match[str], end: int, *, shell: 
             parts.append(plain if plain is not None else escaped)
         else:
             quoted = True
-            parts.append(single if single is not None else _IN_DOUBLE_QUOTES.sub(r"\1", double))
+            parts.append(single if single is not None else re.sub(_IN_DOUBLE_QUOTES, r"\1", double))
     name = "".join(parts)
     if not name or text[position : position + 1] in {"<", "'", '"'} or text.startswith("\\", position, end):
         return None
@@ -443,9 +443,9 @@ def _read_delimiter(line: LogicalLine, head: re.Match[str], end: int, *, shell: 
 # The escape character of heredocs is the backslash, whatever the directive says.
 _SHELL_TOKEN = re.compile(r"""[^ \t\v\f\r'"\\(]++|\(|\\.?|'[^']*+'|"(?:[^"\\]++|\\.)*+\"""", re.DOTALL)
 _QUOTED = r"""|\\(.)|'([^']*+)'|"((?:[^"\\]++|\\.)*+)\""""
-_DELIMITER_TOKEN = re.compile(r"""([^ \t\v\f\r'"\\<]++)""" + _QUOTED, re.DOTALL)
-_SHELL_DELIMITER_TOKEN = re.compile(r"""([^ \t\v\f\r'"\\<>|&;()]++)""" + _QUOTED, re.DOTALL)
-_IN_DOUBLE_QUOTES = re.compile(r'\\(["$\\])')
+_DELIMITER_TOKEN = r"""([^ \t\v\f\r'"\\<]++)""" + _QUOTED
+_SHELL_DELIMITER_TOKEN = r"""([^ \t\v\f\r'"\\<>|&;()]++)""" + _QUOTED
+_IN_DOUBLE_QUOTES = r'\\(["$\\])'
 
 
 def _end_of_blanks(text: str, position: int) -> int:

@@ -71,7 +71,7 @@ ResolveImage = Callable[[Reference, Platform, Span | None], Image]
 """Finds the image of a reference for a platform: manifest and config; raises RegistryError."""
 
 _MAX_INDEX_DIGITS = 9
-_URL = re.compile(r"https?://|git://|ssh://|git@", re.IGNORECASE)
+_URL = r"(?i:https?://|git://|ssh://|git@)"
 _WITH_LAYER = (dockerfile.Run, dockerfile.Copy, dockerfile.Add, dockerfile.Workdir)
 
 
@@ -504,7 +504,7 @@ class _Converter:
         paths = tuple(scope.text(path) for path in instruction.sources)
         local = paths
         remotes: tuple[RemoteSource, ...] = ()
-        if any(_URL.match(path) for path in paths) or (
+        if any(re.match(_URL, path) for path in paths) or (
             isinstance(instruction, dockerfile.Add) and instruction.checksum
         ):
             local, remotes = self._remote_sources(instruction, paths, scope)
@@ -565,7 +565,7 @@ class _Converter:
         if isinstance(instruction, dockerfile.Copy):
             from builder.context.git import is_git_url  # noqa: PLC0415  as above
 
-            path = next(path for path in paths if _URL.match(path))
+            path = next(path for path in paths if re.match(_URL, path))
             kind = "git ref" if is_git_url(path) else "URL"
             raise DockerfileError(
                 f"source can't be a {kind} for COPY: `{redact(path)}`",

@@ -15,18 +15,6 @@ from builder.cli.environment import Environment
 from builder.cli.main import main
 
 ROOT = Path(__file__).parents[3]
-SLOW = (
-    "requests",
-    "rich",
-    "cryptography",
-    "prctl",
-    "isal",
-    "sqlite3",
-    "zstandard",
-    "pyroute2",
-    "subprocess",
-    "asyncio",
-)
 
 
 def _main(*words, cwd="/", **fields):
@@ -91,32 +79,6 @@ def test_foreign_package_is_recognised(monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.startswith("pybuild: error: package does not belong to pybuild")
     assert "`registry`" in error
-
-
-def test_help_loads_nothing_slow():
-    """Start-up stays cheap: no HTTP, no live view, no database for a help text."""
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom builder.cli.environment import Environment\n"
-        "from builder.cli.main import main\n"
-        f"main(['build', '--help'], Environment.from_process())\nprint([n for n in {SLOW!r} if n in sys.modules], file=sys.stderr)"
-    )
-    out, error = _start(code).communicate()
-
-    assert out.startswith("Usage:")
-    assert error == "[]\n"
-
-
-@pytest.mark.parametrize(("verb", "loaded"), [("build", "False"), ("images", "False"), ("kaniko", "True")])
-def test_flags_of_kaniko_are_loaded_for_its_verb_only(verb, loaded):
-    """The long table of another tool's flags costs nobody else anything, and its help loads nothing slow either."""
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom builder.cli.environment import Environment\n"
-        f"from builder.cli.main import main\nmain([{verb!r}, '--help'], Environment.from_process())\n"
-        f"print('builder.cli.kaniko_options' in sys.modules, [n for n in {SLOW!r} if n in sys.modules], file=sys.stderr)"
-    )
-    _, error = _start(code).communicate()
-
-    assert error == f"{loaded} []\n"
 
 
 def test_reader_that_goes_away_is_no_error():
