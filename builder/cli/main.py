@@ -25,16 +25,12 @@ if TYPE_CHECKING:
 
     from builder.cli.environment import Environment
 
-GC_THRESHOLD = 100_000
-"""Objects made before the collector looks for cycles: contexts make many objects at once and hardly a cycle."""
-
 _PACKAGES = ("builder", "runtime", "registry")
 
 
 def run() -> NoReturn:
     """Run the command line of this process and exit."""
     _forget_current_folder()
-    gc.set_threshold(GC_THRESHOLD)
     code = _run_process()
     try:
         sys.stdout.flush()
