@@ -319,7 +319,7 @@ def _become_step(
     if not spec.interactive:
         os.setsid()  # another one than the attendant's, which a step must not be able to signal as a group
     os.umask(sandbox.UMASK)
-    sandbox.set_streams(streams)
+    sandbox.set_streams(streams, foreground=spec.foreground)
     os.fchdir(root)
     os.chroot(".")
     os.fchdir(cwd)

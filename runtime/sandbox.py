@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import prctl
 
-from runtime import capabilities, devices, mounts, network, seccomp, stubs, syscalls, users
+from runtime import capabilities, devices, mounts, network, seccomp, stubs, syscalls, terminal, users
 from runtime.devices import DeviceNode
 from runtime.errors import KernelError, StepSetupError
 from runtime.host import GIVE_SUB_IDS
@@ -117,6 +117,8 @@ class SandboxSpec:
             on one target the later in this order is seen.
         shm_size: limit of /dev/shm in bytes.
         interactive: stay in the session of the terminal instead of a new one.
+        foreground: take the foreground of the terminal that is the standard input, so that its keys reach the command and
+            nobody else; only with `interactive`.
         ulimits: set in order.
         groups: supplementary groups of the command beside those of its user.
         keep_groups: leave the command the supplementary groups of this process, which name nobody in the namespace,
@@ -142,6 +144,7 @@ class SandboxSpec:
     nodes: tuple[DeviceNode, ...] = ()
     shm_size: int = 64 * 1024 * 1024
     interactive: bool = False
+    foreground: bool = False
     ulimits: tuple[Ulimit, ...] = ()
     groups: tuple[int, ...] = ()
     keep_groups: bool = False
@@ -268,7 +271,7 @@ def become_step(
     if not spec.interactive:
         os.setsid()
     os.umask(UMASK)
-    set_streams(streams)
+    set_streams(streams, foreground=spec.foreground)
     network.bring_up(spec.network)
     root, finder = _build_root(spec)
     user = resolve_step_user(root, spec.user)
@@ -324,12 +327,19 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def set_streams(streams: tuple[int | None, int, int]) -> None:
-    """Make descriptors 0 to 2 of standard input (None for an empty one), output and error."""
+def set_streams(streams: tuple[int | None, int, int], *, foreground: bool) -> None:
+    """Make descriptors 0 to 2 of standard input (None for an empty one), output and error.
+
+    Args:
+        streams: what they are made of.
+        foreground: take the foreground of the terminal that is the standard input.
+    """
     source, output, error = streams
     os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if source is None else source, 0)
     os.dup2(output, 1)
     os.dup2(error, 2)
+    if foreground:
+        terminal.take(0)
 
 
 def _build_root(spec: SandboxSpec) -> tuple[int, stubs.TargetFinder]:

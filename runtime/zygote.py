@@ -108,6 +108,12 @@ class Step:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self._pidfd, self._ending_signal)
 
+    def end(self) -> None:
+        """Kill the step, and return when nothing of it runs any more, so that its files can be removed."""
+        self.kill()
+        with contextlib.suppress(SandboxError):
+            self.wait()
+
     def _receive(self) -> str:
         """Take in the next record and return its type; a channel that ends without one counts as an exit."""
         data, descriptors, _, _ = socket.recv_fds(self._channel, _LARGEST_RECORD, 1)

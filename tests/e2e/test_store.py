@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.terminal import INTERRUPT, SLEEP, Terminal
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -190,6 +192,19 @@ def test_run_leaves_the_image_unchanged(with_busybox: Pybuild) -> None:
     with_busybox("run", "busybox", "touch", "/srv/left")
 
     assert with_busybox("run", "busybox", "ls", "/srv").out == ""
+
+
+@pytest.mark.userns
+def test_interrupt_reaches_the_command_of_run(with_busybox: Pybuild) -> None:
+    """Ctrl-C in `pybuild run -it` is for the command, as in docker."""
+    with Terminal(with_busybox, "run", "-it", "busybox", "sh") as terminal:
+        terminal.send(SLEEP)
+        terminal.expect("begun\n")
+        terminal.send(INTERRUPT)
+
+        assert terminal.ask("echo alive") == "alive\n"
+        terminal.send("exit 6\n")
+        assert terminal.end() == 6
 
 
 def blobs_size(pybuild: Pybuild) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from runtime.sandbox import SandboxSpec, Ulimit
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from builder.cli.environment import Environment
@@ -45,13 +47,23 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     platform = parse_platform_option(arguments.platform, environment) or host_platform()
     with Store(environment.root(arguments.root)) as store:
         image = _find_image(arguments, environment, store, platform)
-        specify = partial(_specify, arguments, environment, image.config)
-        body = partial(_run, store, image, arguments.image, specify, interactive=arguments.interactive)
-        if parse_network(arguments.network) != "default":
-            inside = partial(body, None)
-        else:
-            inside = partial(_with_private_network, body)
-        return run_inside(store, inside, environment.isolation(arguments.isolation))
+        with _terminal(arguments, environment) as is_ours:
+            specify = partial(_specify, arguments, environment, image.config, foreground=is_ours)
+            body = partial(_run, store, image, arguments.image, specify, interactive=arguments.interactive)
+            if parse_network(arguments.network) != "default":
+                inside = partial(body, None)
+            else:
+                inside = partial(_with_private_network, body)
+            return run_inside(store, inside, environment.isolation(arguments.isolation))
+
+
+def _terminal(arguments: argparse.Namespace, environment: Environment) -> AbstractContextManager[bool]:
+    """Keep the terminal for a command that is given it; tells whether its foreground is ours to give."""
+    if not (arguments.interactive and environment.stdin_tty):
+        return nullcontext(enter_result=False)
+    from runtime import terminal  # noqa: PLC0415  only where there is one
+
+    return terminal.kept(0)
 
 
 def _with_private_network(body: Callable[[PrivateNetwork | None, Zygote], int], zygote: Zygote) -> int:
@@ -97,7 +109,7 @@ def _run(
             report_error(error)
             return error.status
         except BaseException:
-            step.kill()
+            step.end()
             raise
     finally:
         store.snapshots.discard(active)
@@ -121,6 +133,8 @@ def _specify(
     lowers: tuple[Path, ...],
     active: Active,
     network: PrivateNetwork | None,
+    *,
+    foreground: bool,
 ) -> SandboxSpec:
     hostname = arguments.hostname or secrets.token_hex(6)
     return SandboxSpec(
@@ -140,6 +154,7 @@ def _specify(
         shm_size=parse_shm_size(arguments.shm_size),
         ulimits=tuple(Ulimit(name=n, soft=soft, hard=hard) for n, soft, hard in parse_ulimits(arguments.ulimit)),
         interactive=True,
+        foreground=foreground,
     )
 
 
