@@ -114,6 +114,11 @@ class CopiedSnapshots(CommittedSnapshots):
         work.after = survey_tree(active.tree)
         extract_changes(active.tree, work.before, work.after, active.upper)
 
+    @contextmanager
+    def reopened(self, lowers: Sequence[Path], active: Active) -> Iterator[tuple[tuple[Path, ...], Active]]:
+        """Give chain and snapshot for one more step, in the same tree; see `Snapshotter`."""
+        yield tuple(lowers), active
+
     def commit(self, active: Active, name: str) -> None:
         """Make a settled snapshot visible under its name, and keep its tree for the next step.
 

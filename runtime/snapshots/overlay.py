@@ -66,6 +66,22 @@ class Snapshots(CommittedSnapshots):
     def settle(self, active: Active) -> None:
         """Do nothing: an overlay keeps changes where they belong."""
 
+    @contextmanager
+    def reopened(self, lowers: Sequence[Path], active: Active) -> Iterator[tuple[tuple[Path, ...], Active]]:
+        """Give chain and snapshot for one more step; see `Snapshotter`.
+
+        What was an upper directory can be mounted as a lower one, though never again as an upper.
+
+        Raises:
+            KernelError: the store cannot be written.
+        """
+        chain = (*lowers, active.upper)
+        above = self.prepare(chain)
+        try:
+            yield chain, above
+        finally:
+            self.discard(above)
+
     def commit(self, active: Active, name: str) -> None:
         """Make an active snapshot visible under its name; *active* is gone afterwards. See `adopt`.
 

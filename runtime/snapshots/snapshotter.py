@@ -62,6 +62,11 @@ class Snapshotter(Protocol):
     def settle(self, active: Active) -> None:
         """Bring all that was changed into `active.upper`. Nobody writes any more."""
 
+    def reopened(
+        self, lowers: Sequence[Path], active: Active
+    ) -> AbstractContextManager[tuple[tuple[Path, ...], Active]]:
+        """Give chain and snapshot for one more step on what a step has left in *active*, which can then only be discarded."""
+
     def commit(self, active: Active, name: str) -> None:
         """Make a settled snapshot visible under its name; *active* is gone afterwards."""
 

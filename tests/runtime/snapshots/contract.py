@@ -254,6 +254,29 @@ def a_snapshot_made_twice_stays_as_it_was_first(snapshots: Snapshotter, _folder:
     assert snapshots.has("base")
 
 
+def a_used_snapshot_can_be_reopened(snapshots: Snapshotter, folder: Path) -> None:
+    """One more step sees what was changed and deleted, and what it changes itself is gone when all is discarded."""
+    make_layer(snapshots, [], "base", write_base)
+    lowers = snapshots.lowers(["base"])
+    active = snapshots.prepare(lowers)
+    with snapshots.writable(lowers, active) as root:
+        (root / "d/a").unlink()
+        shutil.copytree(root / "d", root / "e")
+        shutil.rmtree(root / "d")
+        (root / "d").mkdir(mode=0o711)
+        root.chmod(0o750)
+    with snapshots.reopened(lowers, active) as (chain, above), snapshots.writable(chain, above) as root:
+        assert sorted(os.listdir(root)) == ["d", "e", "f"]
+        assert (os.listdir(root / "d"), os.listdir(root / "e")) == ([], ["b"])
+        assert stat.S_IMODE(root.stat().st_mode) == 0o750
+        (root / "f").write_text("other")
+    snapshots.discard(active)
+
+    assert not [name for name in os.listdir(folder / "temporary") if name.startswith("snapshot-")]
+    with snapshots.view(["base"]) as view:
+        assert (view / "f").read_text() == "f"
+
+
 CONTRACT = (
     a_chain_shows_the_changes,
     the_empty_chain_is_an_empty_directory,
@@ -267,4 +290,5 @@ CONTRACT = (
     a_discarded_snapshot_leaves_nothing,
     a_snapshot_that_was_tampered_with_is_replaced,
     a_snapshot_made_twice_stays_as_it_was_first,
+    a_used_snapshot_can_be_reopened,
 )
