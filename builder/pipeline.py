@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from builder.request import SbomRequest
     from builder.solve.devices import Devices
     from builder.solve.explain_cache import CacheExplainer
+    from builder.solve.failed_step import FailedStep
     from builder.solve.imported_cache import ImportedCaches
     from builder.source import Span
     from builder.store import Store
@@ -153,16 +154,17 @@ class Build:
         reads_files = any(output.type in LOCAL_OUTPUTS for output in self._request.outputs) or self._exports_mounts()
         return steps_left or reads_files
 
-    def finish(self, zygote: Zygote | None) -> BuildResult:
+    def finish(self, zygote: Zygote | None, *, on_failure: Callable[[FailedStep], None] | None = None) -> BuildResult:
         """Carry out what is left, assemble the image, write the outputs.
 
         Args:
             zygote: starts steps; None outside the namespace.
+            on_failure: shown the RUN that failed, when no other work is done any more.
 
         Raises:
             BuildError, SandboxError, RegistryError: the build failed; nothing is tagged.
         """
-        self._solver.run(zygote, jobs=self._request.jobs)
+        self._solver.run(zygote, jobs=self._request.jobs, on_failure=on_failure)
         self._store.state.put_past(name_place(self._request), self._solver.steps())
         image = self._exporter.image()
         self._exporter.write()

@@ -428,6 +428,8 @@ def _build_parser() -> Parser:
     )
     _add_isolation(steps)
     steps.add_argument("--jobs", metavar="N", help="Steps that run at the same time (default: processors)")
+    steps.add_argument("--on", metavar="error", help="When a RUN fails, open a shell where it did; needs a terminal")
+    steps.add_argument("--invoke", metavar="COMMAND", help="What to run then (default: /bin/sh); implies --on error")
     cache = parser.add_argument_group("Cache and registries")
     cache.add_argument("--no-cache", action="store_true", help="Run every step")
     _add_list(cache, "--no-cache-filter", metavar="STAGES", help="Run every step of these stages")

@@ -20,7 +20,7 @@ from builder.cache.fingerprints import StoredFingerprints
 from builder.cache.key import Ingredient, derive_key
 from builder.cache.state import Record
 from builder.context.local import LocalContext, digest_files
-from builder.errors import BuildError, ContextError, StateDamagedError
+from builder.errors import BuildError, ContextError, StateDamagedError, StepFailedError
 from builder.events import EventSink, VertexCompleted, VertexStarted, VertexStatus, Warned
 from builder.image.assemble import Layer
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from builder.request import SecretSource, SshSource
     from builder.solve.devices import Devices
     from builder.solve.explain_cache import CacheExplainer
+    from builder.solve.failed_step import FailedStep
     from builder.solve.imported_cache import ImportedCaches
     from builder.solve.layer import LayerMaker
     from builder.solve.networks import StepNetworks
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from builder.store import Store
     from registry.oci.digest import Digest
     from runtime.networks import PrivateNetwork
+    from runtime.snapshots.snapshotter import Active
     from runtime.zygote import Step, Zygote
 
 
@@ -126,6 +128,8 @@ class Solver:
         self._used: list[str] = []
         self._unrecorded: set[str] = set()
         self._running: set[Step] = set()
+        self._keeps_failed = False
+        self._failed: list[FailedStep] = []
         self._canceled = False
         self._is_running = False
         self._guard = threading.Lock()
@@ -216,19 +220,32 @@ class Solver:
         """Give the vertices that have no answer yet."""
         return tuple(vertex for vertex in self._vertices if vertex.digest not in self._results)
 
-    def run(self, zygote: Zygote | None, *, jobs: int) -> None:
+    def run(self, zygote: Zygote | None, *, jobs: int, on_failure: Callable[[FailedStep], None] | None = None) -> None:
         """Carry out what is left, up to *jobs* vertices at once.
 
         The first failure ends the running steps and is raised when all have stopped.
+
+        Args:
+            zygote: starts steps; None if none are left.
+            jobs: how many vertices at once.
+            on_failure: shown the RUN whose failure that is, before it is raised.
         """
         left = [vertex for vertex in self._vertices if vertex.digest not in self._results]
         self._is_running = True
+        self._keeps_failed = on_failure is not None
         try:
             if any(isinstance(vertex.op, RunCommand) and vertex.op.network == "default" for vertex in left):
                 self._prepare_networks(zygote)
             if left:
                 self._run_parallel(left, zygote, jobs)
+        except StepFailedError as error:
+            for failed in self._failed:
+                if failed.error is error and on_failure is not None:
+                    on_failure(failed)
+            raise
         finally:
+            for failed in self._failed:
+                failed.close()
             if self._mounts is not None:
                 self._mounts.close()
             if self._step_networks is not None:
@@ -560,8 +577,19 @@ class Solver:
             if canceled:
                 started.kill()
 
+        def keep_failed(active: Active, error: StepFailedError) -> bool:
+            if self._canceled or not self._keeps_failed:
+                return False
+            from builder.solve.failed_step import FailedStep  # noqa: PLC0415  only if somebody wants to look at it
+
+            failed = FailedStep(error, op, lowers, active, mounts, network, zygote, snapshots, held=held.pop_all())
+            self._failed.append(failed)
+            return True
+
         try:
-            with self._mounted(vertex, op, zygote) as mounts, self._lent_network(op) as network:
+            with contextlib.ExitStack() as held:
+                mounts = held.enter_context(self._mounted(vertex, op, zygote))
+                network = held.enter_context(self._lent_network(op))
                 layer, active = run_command(
                     vertex,
                     op,
@@ -574,6 +602,7 @@ class Solver:
                     mounts=mounts,
                     network=network,
                     epoch=None if vertex.no_cache else self._epoch,  # without a cache, a step gives what it gave
+                    keep_failed=keep_failed,
                 )
         finally:
             if step is not None:

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from builder.cli.debug_shell import DebugShell
     from builder.cli.environment import Environment
     from builder.cli.registries import RegistryAdditions
     from builder.request import BuildRequest
+    from builder.solve.failed_step import FailedStep
     from registry.client import RegistryClient
     from registry.transfer import ProgressSink
     from runtime.zygote import Zygote
@@ -58,6 +60,7 @@ def build_image(
         additions: how registries are reached, besides the configuration.
     """
     mode = "quiet" if arguments.quiet else environment.progress(arguments.progress)
+    shell = _parse_shell(arguments, environment, mode)
     renderer = open_renderer(mode, environment, sys.stderr)
     if request.explain_cache and mode != "rawjson":
         from builder.cli.show_cache import CacheReport  # noqa: PLC0415  only with --explain-cache
@@ -71,10 +74,24 @@ def build_image(
         except BaseException as error:
             renderer.close(error)
             raise
-        if needs_namespace:
-            isolation = environment.isolation(arguments.isolation)
+        if not needs_namespace:
+            return _finish(build, None, renderer, write)
+        isolation = environment.isolation(arguments.isolation)
+        if shell is None:
             return run_inside(store, lambda zygote: _finish(build, zygote, renderer, write), isolation)
-        return _finish(build, None, renderer, write)
+        from runtime import terminal  # noqa: PLC0415  only with --on
+
+        with terminal.kept(0) as is_ours:
+            on_failure = partial(shell.open, renderer=renderer, foreground=is_ours)
+            return run_inside(store, lambda zygote: _finish(build, zygote, renderer, write, on_failure), isolation)
+
+
+def _parse_shell(arguments: argparse.Namespace, environment: Environment, mode: str) -> DebugShell | None:
+    if arguments.on is None and arguments.invoke is None:
+        return None
+    from builder.cli.debug_shell import parse_debug_shell  # noqa: PLC0415  as above
+
+    return parse_debug_shell(arguments, environment, mode)
 
 
 def _prepare(make: Callable[[], Build]) -> tuple[Build, bool]:
@@ -111,10 +128,16 @@ def _connect(
     return connect(environment, insecure, progress, additions)
 
 
-def _finish(build: Build, zygote: Zygote | None, renderer: Renderer, write: Callable[[BuildResult], None]) -> int:
+def _finish(
+    build: Build,
+    zygote: Zygote | None,
+    renderer: Renderer,
+    write: Callable[[BuildResult], None],
+    on_failure: Callable[[FailedStep], None] | None = None,
+) -> int:
     renderer.start()
     try:
-        result = build.finish(zygote)
+        result = build.finish(zygote, on_failure=on_failure)
     except BaseException as error:
         renderer.close(error)
         raise

@@ -50,6 +50,7 @@ def run_command(
     mounts: StepMounts | None = None,
     network: PrivateNetwork | None = None,
     epoch: int | None = None,
+    keep_failed: Callable[[Active, StepFailedError], bool] | None = None,
 ) -> tuple[Layer, Active]:
     """Run a command and write the layer of its changes.
 
@@ -65,6 +66,7 @@ def run_command(
         mounts: what the step is given beside its root; they have to last until the layer is made.
         network: the step's own network; None for the host's, or for none if the command wants none.
         epoch: seconds after which times do not count; None if all do.
+        keep_failed: told of the snapshot of a step that failed; if it says that it keeps it, it has to discard it.
 
     Returns:
         The layer, and the snapshot that holds the changes; the caller commits or discards it.
@@ -80,8 +82,9 @@ def run_command(
         remove_stubs(active.tree or active.upper, stubs)
         snapshots.settle(active)
         made = layers.make(lambda writer, note: write_changes(active.upper, lowers, writer, on_entry=note), epoch=epoch)
-    except BaseException:
-        snapshots.discard(active)
+    except BaseException as error:
+        if keep_failed is None or not isinstance(error, StepFailedError) or not keep_failed(active, error):
+            snapshots.discard(active)
         raise
     return made, active
 
