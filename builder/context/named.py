@@ -125,8 +125,8 @@ class NamedContexts:
         from registry.content.local import LocalBlobStore  # noqa: PLC0415  as above
 
         path, selector = _split_layout(context.value)
-        descriptor = _choose(ImageLayout(path), selector, path)
         there = LocalBlobStore(path, temporary=path)
+        descriptor = _find_by_digest(there, selector) or _choose(ImageLayout(path), selector, path)
         image = load_image(there, descriptor, platform)
         for blob in (*image.manifest.layers, image.manifest.config, image.descriptor):
             copy_blob(there, self._blobs, blob.digest, size=blob.size)
@@ -171,13 +171,21 @@ def _normalize(name: str) -> str:
 
 def _split_layout(value: str) -> tuple[Path, str]:
     """Split `PATH[:TAG|@DIGEST]`; a colon that a slash follows belongs to the path."""
-    path, at, digest = value.partition("@")
-    if at:
+    path, at, digest = value.rpartition("@")
+    if at and "/" not in digest:
         return Path(path), digest
     path, colon, tag = value.rpartition(":")
     if not colon or "/" in tag:
         return Path(value), ""
     return Path(path), tag
+
+
+def _find_by_digest(blobs: LocalBlobStore, selector: str) -> Descriptor | None:
+    """Find the image of a digest, which the list of the layout need not name; None for a tag, or without such a blob."""
+    from registry.content.image import find_document  # noqa: PLC0415  only layouts need it
+    from registry.oci.digest import parse_digest  # noqa: PLC0415  as above
+
+    return find_document(blobs, parse_digest(selector)) if ":" in selector else None
 
 
 def _choose(layout: ImageLayout, selector: str, path: Path) -> Descriptor:

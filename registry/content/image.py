@@ -13,6 +13,7 @@ from registry.errors import (
     PlatformMissingError,
     SizeMismatchError,
 )
+from registry.oci.descriptor import Descriptor
 from registry.oci.image_config import ImageConfig
 from registry.oci.manifest import MAX_DOCUMENT_SIZE, Index, Manifest, parse_manifest
 from registry.oci.media_types import is_config, is_index, is_layer, is_manifest
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.content.store import BlobStore
-    from registry.oci.descriptor import Descriptor
     from registry.oci.digest import Digest
 
 ATTESTATION_ANNOTATION: Final = "vnd.docker.reference.type"
@@ -66,6 +66,20 @@ def load_image(store: BlobStore, descriptor: Descriptor, platform: Platform | No
             return image
         descriptor = choose_manifest(document, wanted, subject=f"index {descriptor.digest}", store=store)
     raise ManifestInvalidError(subject=f"index {descriptor.digest}", path="manifests", reason="indexes within indexes")
+
+
+def find_document(store: BlobStore, digest: Digest) -> Descriptor | None:
+    """Describe the manifest or index of a digest by what it says of itself; None if it is not in *store*.
+
+    Raises:
+        ContentError: it is damaged.
+        ManifestInvalidError: it is neither.
+    """
+    if not store.has(digest):
+        return None
+    data = store.read_bytes(digest, limit=MAX_DOCUMENT_SIZE)
+    document = parse_manifest(data, None, subject=f"manifest {digest}")
+    return Descriptor(media_type=document.media_type, digest=digest, size=len(data))
 
 
 def choose_manifest(index: Index, wanted: Platform, *, subject: str, store: BlobStore | None = None) -> Descriptor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry.content.compression import Compression
-from registry.content.image import Image, choose_manifest, load_image, missing_blobs, validate_image
+from registry.content.image import Image, choose_manifest, find_document, load_image, missing_blobs, validate_image
 from registry.content.layer_sink import LayerSink
 from registry.content.layout import ImageLayout
 from registry.content.local import LocalBlobStore
@@ -305,3 +305,13 @@ def test_image_tagged_by_umoci_is_found_and_kept(images: Path, store: LocalBlobS
     descriptor = layout.find(parse_reference("hello:2.0"))
     assert descriptor is not None
     assert load_image(store, descriptor).config.platform == AMD64
+
+
+def test_document_is_found_by_its_digest_alone(store: LocalBlobStore) -> None:
+    """A manifest says of itself what it is, no list has to name it."""
+    image = put_image(store)
+
+    assert find_document(store, image.descriptor.digest) == replace(image.descriptor, platform=None, annotations={})
+    assert find_document(store, digest_of(b"nothing")) is None
+    with pytest.raises(ManifestInvalidError):
+        find_document(store, store.put(b"[]").digest)
