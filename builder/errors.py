@@ -3,6 +3,8 @@
     BuildError                         exit 1
     ├── UsageError                     exit 2   the command line asks for something that cannot be
     ├── DockerfileError                exit 2   the text of a Dockerfile (subclasses beside the parser's subjects)
+    ├── BakeError                      exit 2   targets that files define do not fit together
+    │   └── BakeFileError              exit 2   a file of targets cannot be read, or says what cannot be
     ├── ContextError                   exit 2   the build context, an ignore file, a COPY source
     ├── CopyError                      exit 2   a COPY, ADD or WORKDIR does not fit what the image has
     ├── ArchiveError                   exit 2   a tar of images that cannot be read
@@ -63,6 +65,32 @@ class DockerfileError(BuildError):
 
     id = "dockerfile.invalid"
     exit_code = 2
+
+
+class BakeError(BuildError):
+    """The targets that files define do not fit together, or ask for what is not allowed."""
+
+    id = "bake.invalid"
+    exit_code = 2
+
+
+class BakeFileError(BakeError):
+    """A file of targets cannot be read, or says what cannot be.
+
+    Args:
+        file: the file as the user calls it.
+        reason: what is wrong with it.
+        path: where in it, "target.app.tags[0]"; empty for the whole.
+        hint: one action the user can take, or None.
+    """
+
+    id = "bake.invalid-file"
+
+    def __init__(self, file: str, reason: str, *, path: str = "", hint: str | None = None) -> None:
+        super().__init__(f"bake file {file} cannot be used, {reason}" + (f": `{path}`" if path else ""), hint=hint)
+        self.file = file
+        self.reason = reason
+        self.path = path
 
 
 class ContextError(BuildError):

@@ -1,0 +1,1 @@
+"""Builds from a file of targets: what compose files and bake files ask for. Knows nothing of the command line."""
