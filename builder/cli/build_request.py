@@ -239,7 +239,7 @@ def _parse_context(arguments: argparse.Namespace, environment: Environment) -> P
     if len(given) == 2 and given[0] != given[1]:
         raise UsageError(f"two contexts are given: `{given[0]}` and `{given[1]}`", hint="drop one of them")
     text = given[0] if given else "."
-    if text == "-" or (_is_address(text) and not environment.path(text).exists()):
+    if text == "-" or (is_address(text) and not environment.path(text).exists()):
         return text
     if not text:
         raise UsageError("the context is empty", hint="write . for the current folder")
@@ -257,7 +257,7 @@ def _parse_context(arguments: argparse.Namespace, environment: Environment) -> P
     return path
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
     """Tell whether a context is looked for elsewhere than on this machine; a folder of that name comes first."""
     if text.startswith(("http://", "https://", "github.com/")):
         return True
@@ -280,7 +280,7 @@ def _parse_build_contexts(texts: Sequence[str], environment: Environment) -> dic
         layout = value.removeprefix("oci-layout://")
         if layout != value:
             contexts[name] = f"oci-layout://{environment.path(layout)}"
-        elif value.startswith("docker-image://") or (_is_address(value) and not environment.path(value).exists()):
+        elif value.startswith("docker-image://") or (is_address(value) and not environment.path(value).exists()):
             contexts[name] = value
         else:
             contexts[name] = environment.path(value)

@@ -1,7 +1,8 @@
 """Any error as text for people and as an exit code.
 
 The text goes to standard error. Errors of the three packages carry `message`, `hint`, `exit_code` and perhaps
-`span`; what else arrives is either the operating system speaking or a fault of ours.
+`span`; what else arrives is either the operating system speaking or a fault of ours. Notes that were added to an error say
+which of several things it is about, and stand before its message.
 
     0 done · 1 a step failed · 2 usage or Dockerfile · 3 registry · 4 the host lacks a feature · 5 store damaged ·
     70 our bug · 130 interrupted · 143 terminated
@@ -108,7 +109,8 @@ def _report_one(error: BaseException) -> str:
     if span is not None:
         text += f"{escape_line(span.location)}\n{_EXCERPT_RULE}\n{escape_controls(span.excerpt())}\n{_EXCERPT_RULE}\n"
     opening = "pybuild: error: " if isinstance(error, UsageError) else "ERROR: "
-    text += f"{opening}{escape_controls(message)}\n"
+    about = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+    text += f"{opening}{escape_controls(about + message)}\n"
     if hint:
         text += f"\nhint: {escape_controls(hint)}\n"
     return text

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from builder.cli.debug_shell import DebugShell
     from builder.cli.environment import Environment
     from builder.cli.registries import RegistryAdditions
+    from builder.events import EventSink
     from builder.request import BuildRequest
     from builder.solve.failed_step import FailedStep
     from registry.client import RegistryClient
@@ -66,10 +67,10 @@ def build_image(
         from builder.cli.show_cache import CacheReport  # noqa: PLC0415  only with --explain-cache
 
         renderer = CacheReport(renderer, sys.stderr, is_alone=mode == "quiet")
-    with Store(request.root, warn=partial(_warn, renderer)) as store:
-        reach = partial(_connect, renderer, environment, _insecure_hosts(arguments, request), additions)
+    with Store(request.root, warn=warn_through(renderer)) as store:
+        make = partial(open_build, request, arguments, environment, store, renderer, additions=additions)
         try:
-            build, needs_namespace = _prepare(lambda: Build(request, store, renderer.sink, connect=reach, now=_now))
+            build, needs_namespace = prepare(make)
             renderer.pause()
         except BaseException as error:
             renderer.close(error)
@@ -94,8 +95,8 @@ def _parse_shell(arguments: argparse.Namespace, environment: Environment, mode: 
     return parse_debug_shell(arguments, environment, mode)
 
 
-def _prepare(make: Callable[[], Build]) -> tuple[Build, bool]:
-    """Make and prepare a build; once more if the state database turns out to be damaged, and is begun anew, by then."""
+def prepare(make: Callable[[], Build]) -> tuple[Build, bool]:
+    """Make and prepare a build, and tell whether it needs the namespace; once more if the state database turns out to be damaged, and is begun anew, by then."""
     build: Build | None = None
     try:
         build = make()
@@ -105,6 +106,36 @@ def _prepare(make: Callable[[], Build]) -> tuple[Build, bool]:
             build.close()
     build = make()
     return build, build.prepare()
+
+
+def open_build(
+    request: BuildRequest,
+    arguments: argparse.Namespace,
+    environment: Environment,
+    store: Store,
+    renderer: Renderer,
+    *,
+    sink: EventSink | None = None,
+    additions: RegistryAdditions = NO_ADDITIONS,
+) -> Build:
+    """Make the build of a request: read, plan, fetch what the plan needs.
+
+    Args:
+        request: what is asked for.
+        arguments: of the parser of `build`, for what the request does not hold.
+        environment: the surroundings.
+        store: where everything is kept.
+        renderer: shows progress.
+        sink: takes events in place of the renderer's.
+        additions: how registries are reached, besides the configuration.
+    """
+    return Build(
+        request,
+        store,
+        sink or renderer.sink,
+        connect=partial(_connect, renderer, environment, _insecure_hosts(arguments, request), additions),
+        now=_now,
+    )
 
 
 def _insecure_hosts(arguments: argparse.Namespace, request: BuildRequest) -> list[str]:
@@ -153,7 +184,8 @@ def _write_results(arguments: argparse.Namespace, request: BuildRequest, result:
     if arguments.iidfile:
         _write_file(arguments.iidfile, identifier)
     if arguments.metadata_file:
-        _write_file(arguments.metadata_file, f"{json.dumps(_metadata(result), indent=2)}\n")
+        _write_file(arguments.metadata_file, f"{json.dumps(describe_result(result), indent=2)}
+")
     if arguments.quiet and not any(
         output.destination is None and output.tar
         for output in request.outputs
@@ -171,7 +203,7 @@ def _write_file(path: str, text: str) -> None:
         raise
 
 
-def _metadata(result: BuildResult) -> dict[str, object]:
+def describe_result(result: BuildResult) -> dict[str, object]:
     """Describe the result as buildx does in `--metadata-file`; spec, section 3.10."""
     descriptor = result.image.descriptor
     document: dict[str, object] = {
@@ -185,8 +217,9 @@ def _metadata(result: BuildResult) -> dict[str, object]:
     return {**document, **result.record}
 
 
-def _warn(renderer: Renderer, message: str) -> None:
-    renderer.sink(Warned(vertex=None, message=message, time=time.time()))
+def warn_through(renderer: Renderer) -> Callable[[str], None]:
+    """Return what shows a warning of the store among the progress."""
+    return lambda message: renderer.sink(Warned(vertex=None, message=message, time=time.time()))
 
 
 def _now() -> str:

@@ -138,3 +138,13 @@ def test_report_of_an_interrupt_is_short():
 def test_exit_code_is_the_kind_of_failure(error, code):
     """Scripts can tell what kind of thing went wrong."""
     assert exit_code(error) == code
+
+
+def test_report_says_which_of_several_things_an_error_is_about():
+    """A note stands before the message, also for errors of the operating system."""
+    error, missing = UsageError("a tag is missing"), FileNotFoundError(errno.ENOENT, "gone", "x")
+    error.add_note("target app")
+    missing.add_note("target db")
+
+    assert report(error) == "pybuild: error: target app: a tag is missing\n"
+    assert report(missing) == "ERROR: target db: no such file or folder: `x`\n"
