@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 VERBS: Final[Mapping[str, str]] = {
     "build": "Build an image from a Dockerfile",
+    "bake": "Build the targets of a compose file or bake file",
     "run": "Run a command in an image",
     "images": "List images",
     "pull": "Pull images from a registry",
@@ -469,6 +470,67 @@ def _build_parser() -> Parser:
     return parser
 
 
+def _bake_parser() -> Parser:
+    parser = Parser(
+        "bake",
+        "[TARGET...]",
+        examples=(
+            "pybuild bake                                   all targets, or those of the group default",
+            "pybuild bake app --set app.tags=me/app:1.2 --push",
+            "pybuild bake -f compose.yaml --print           show what would be built",
+        ),
+    )
+    parser.add_argument("targets", nargs="*", metavar="TARGET")
+    source = parser.add_argument_group("What is built")
+    _add_list(
+        source,
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="Compose file or bake file, or - for standard input (default: compose.yaml, docker-bake.json, … that exist)",
+    )
+    _add_list(
+        source,
+        "--set",
+        metavar="TARGET.KEY=VALUE",
+        help="Replace a value, with += add to it; TARGET may be a pattern: *.platform=linux/arm64, app.args.VERSION=1.2",
+    )
+    _add_list(
+        source, "--var", metavar="NAME=VALUE", help="Set a variable of the files; else it is from the environment"
+    )
+    _add_list(
+        source,
+        "--allow",
+        metavar="NAME",
+        help="Allow targets fs.read=DIR or fs.write=DIR outside the current folder, fs=DIR for both, ssh, network.host, "
+        "security.insecure or device",
+    )
+    source.add_argument("--print", action="store_true", help="Build nothing, print the targets as JSON")
+    source.add_argument(
+        "--list",
+        metavar="WHAT",
+        help="Build nothing, list targets or variables; with type=targets,format=json as JSON",
+    )
+    source.add_argument("--check", action="store_true", help="Build nothing, check the Dockerfiles: --call check")
+    source.add_argument("--call", metavar="METHOD", help="As for `pybuild build`, of each target")
+    result = parser.add_argument_group("What comes out")
+    result.add_argument("--push", action="store_true", help="Push the images: --set *.push=true")
+    result.add_argument("--load", action="store_true", help="Keep the images in the store: --set *.load=true")
+    parser.add_lone(result, "--provenance", metavar="true|KEY=VALUE,…", help="As for `pybuild build`, of all targets")
+    parser.add_lone(result, "--sbom", metavar="true|KEY=VALUE,…", help="As for `pybuild build`, of all targets")
+    result.add_argument("--metadata-file", metavar="FILE", help="Write what was built to a JSON file, by target")
+    steps = parser.add_argument_group("How steps run")
+    _add_isolation(steps)
+    steps.add_argument("--jobs", metavar="N", help="Steps that run at the same time (default: processors)")
+    cache = parser.add_argument_group("Cache and registries")
+    cache.add_argument("--no-cache", action="store_true", help="Run every step: --set *.no-cache=true")
+    cache.add_argument("--pull", action="store_true", help="Ask the registry for newer base images")
+    _add_insecure(cache)
+    _add_progress(parser.add_argument_group("Output"))
+    parser.add_common()
+    return parser
+
+
 def _run_parser() -> Parser:
     parser = Parser(
         "run",
@@ -678,6 +740,7 @@ def _kaniko_parser() -> Parser:
 
 _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = {
     "build": _build_parser,
+    "bake": _bake_parser,
     "run": _run_parser,
     "images": _images_parser,
     "pull": _pull_parser,
