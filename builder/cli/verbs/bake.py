@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builder.bake.definition import LINK
@@ -25,7 +26,7 @@ from builder.cli.bake_request import (
 from builder.cli.inside import run_inside
 from builder.cli.lines import escape_line
 from builder.cli.render import open_renderer
-from builder.cli.verbs.build import describe_result, open_build, warn_through
+from builder.cli.verbs.build import describe_result, open_build, prepare, warn_through
 from builder.errors import UsageError
 from builder.events import VertexStarted
 from builder.store import Store
@@ -125,9 +126,10 @@ def _build_wave(
             for name, request in requests.items():
                 sink = _name_events(renderer.sink, name) if len(builds) > 1 else renderer.sink
                 with _naming(name):
-                    build = open_build(request, builds[name].options, environment, store, renderer, sink=sink)
-                    prepared.append(_Prepared(name, build))
-                    needs_namespace |= build.prepare()
+                    make = partial(open_build, request, builds[name].options, environment, store, renderer, sink=sink)
+                    build, has_steps = prepare(make)
+                prepared.append(_Prepared(name, build))
+                needs_namespace |= has_steps
             renderer.pause()
         except BaseException as error:
             renderer.close(error)

@@ -96,7 +96,10 @@ def _parse_shell(arguments: argparse.Namespace, environment: Environment, mode: 
 
 
 def prepare(make: Callable[[], Build]) -> tuple[Build, bool]:
-    """Make and prepare a build, and tell whether it needs the namespace; once more if the state database turns out to be damaged, and is begun anew, by then."""
+    """Make and prepare a build, and tell whether it needs the namespace.
+
+    If the state database turns out to be damaged, it is begun anew by then, and so is the build, once.
+    """
     build: Build | None = None
     try:
         build = make()
@@ -184,8 +187,7 @@ def _write_results(arguments: argparse.Namespace, request: BuildRequest, result:
     if arguments.iidfile:
         _write_file(arguments.iidfile, identifier)
     if arguments.metadata_file:
-        _write_file(arguments.metadata_file, f"{json.dumps(describe_result(result), indent=2)}
-")
+        _write_file(arguments.metadata_file, f"{json.dumps(describe_result(result), indent=2)}\n")
     if arguments.quiet and not any(
         output.destination is None and output.tar
         for output in request.outputs
