@@ -13,7 +13,6 @@ from builder.cache.key import derive_key
 from builder.cache.past import name_place
 from builder.context.ignore import hides_source
 from builder.dockerfile.directives import SYNTAX_ARG
-from builder.dockerfile.mounts import CacheMount
 from builder.dockerfile.rules import CHECK_ARG, RULES, Linter, check_dockerfile, rule_url
 from builder.dockerfile.stages import parse_dockerfile
 from builder.errors import BaseImageError, BuildError, StoreError
@@ -314,7 +313,8 @@ class Build:
         """Tell whether contents of cache mounts have to be read, which may belong to ids of the namespace."""
         if not any(target.mounts for target in self._request.cache_to):
             return False
-        from builder.solve.cache_mounts import cache_mounts  # noqa: PLC0415  only with mounts=true
+        from builder.dockerfile.mounts import CacheMount  # noqa: PLC0415  only with mounts=true
+        from builder.solve.cache_mounts import cache_mounts  # noqa: PLC0415  as above
 
         ops = [vertex.op for vertex in self._plans.vertices() if isinstance(vertex.op, RunCommand)]
         has_any = any(isinstance(planned.mount, CacheMount) for op in ops for planned in op.mounts)
