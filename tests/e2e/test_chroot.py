@@ -151,3 +151,19 @@ def test_chroot_by_name_needs_root(pybuild: Pybuild, busybox_archive: Path):
     done = command("build", "--no-cache", command.context({"Dockerfile": "FROM busybox\nRUN true"}), status=4)
 
     assert "the isolation `chroot`: the user is not uid 0" in done.err
+
+
+def test_targets_of_a_bake_share_the_one_start_of_steps(chroot: Pybuild):
+    """A target that links to another has steps of its own, though the rights to begin anew were given up."""
+    chroot.context(
+        {
+            "compose.yaml": "services:\n"
+            '  one: {build: {dockerfile_inline: "FROM busybox\\nRUN echo one > /one"}}\n'
+            '  two: {image: two, build: {dockerfile_inline: "FROM x\\nRUN cat /one", additional_contexts: {x: "service:one"}}}\n'
+        },
+        ".",
+    )
+    done = chroot("bake", "--progress", "plain", "--metadata-file", "built.json")
+
+    assert "one\n" in done.err
+    assert set(json.loads((chroot.folder / "built.json").read_text())) == {"one", "two"}

@@ -74,9 +74,12 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     return _build_all(builds, list(selection.waves()), arguments, environment)
 
 
-class _Prepared(NamedTuple):
-    name: str
-    build: Build
+class _Wave(NamedTuple):
+    """Targets that are read, planned and looked up, and what shows their progress."""
+
+    builds: Mapping[str, Build]
+    renderer: Renderer
+    needs_namespace: bool
 
 
 def _build_all(
@@ -85,19 +88,100 @@ def _build_all(
     arguments: argparse.Namespace,
     environment: Environment,
 ) -> int:
-    root = environment.root(arguments.root)
-    done: dict[str, dict[str, Any]] = {}
-    with Store(root):  # open from one wave to the next, so that nobody prunes what a link is to
-        for names in waves:
-            requests = {name: _link(builds[name], done) for name in names}
-            code = _build_wave(builds, requests, arguments, environment, done)
-            if code:
-                return code
-    if arguments.metadata_file:
+    baking = _Baking(builds, waves, arguments, environment)
+    with Store(environment.root(arguments.root)):  # open between waves too, so that nobody prunes what a link is to
+        code = baking.run()
+    if not code and arguments.metadata_file:
         with open(environment.path(arguments.metadata_file), "w", encoding="utf-8") as file:
-            json.dump(done, file, indent=2)
+            json.dump(baking.done, file, indent=2)
             file.write("\n")
-    return 0
+    return code
+
+
+class _Baking:
+    """The builds of all targets, wave by wave; *done* has what is told of each result."""
+
+    def __init__(
+        self,
+        builds: Mapping[str, TargetBuild],
+        waves: Sequence[Sequence[str]],
+        arguments: argparse.Namespace,
+        environment: Environment,
+    ) -> None:
+        self.done: dict[str, dict[str, Any]] = {}
+        self._builds = builds
+        self._waves = list(waves)
+        self._arguments = arguments
+        self._environment = environment
+
+    def run(self) -> int:
+        """Build all waves, and return the exit code."""
+        code = 0
+        while self._waves and not code:
+            renderer = self._open_renderer()
+            with Store(self._environment.root(self._arguments.root), warn=warn_through(renderer)) as store:
+                code = self._run_wave(store, renderer)
+        return code
+
+    def _run_wave(self, store: Store, renderer: Renderer) -> int:
+        wave = self._prepare(store, renderer)
+        if not wave.needs_namespace:
+            return self._finish(wave, None)
+        front = os.getpid()
+        with _channel() as channel:
+
+            def body(zygote: Zygote) -> int:
+                code = self._finish(wave, zygote)
+                if os.getpid() != front:
+                    channel.write(json.dumps(self.done).encode())
+                # Without namespaces this is the process the user started, which can have one zygote only: it gave up
+                # the rights that another one would need.
+                while os.getpid() == front and self._waves and not code:
+                    code = self._finish(self._prepare(store, self._open_renderer()), zygote)
+                return code
+
+            code = run_inside(store, body, self._environment.isolation(self._arguments.isolation))
+            channel.seek(0)
+            if told := channel.read():
+                self.done = json.loads(told)
+        return code
+
+    def _open_renderer(self) -> Renderer:
+        return open_renderer(self._environment.progress(self._arguments.progress), self._environment, sys.stderr)
+
+    def _prepare(self, store: Store, renderer: Renderer) -> _Wave:
+        """Read, plan and look up the targets of the next wave."""
+        opened: dict[str, Build] = {}
+        needs_namespace = False
+        try:
+            for name in self._waves.pop(0):
+                target = self._builds[name]
+                sink = _name_events(renderer.sink, name) if len(self._builds) > 1 else renderer.sink
+                with _naming(name):
+                    request = _link(target, self.done)
+                    make = partial(open_build, request, target.options, self._environment, store, renderer, sink=sink)
+                    opened[name], has_steps = prepare(make)
+                needs_namespace |= has_steps
+            renderer.pause()
+        except BaseException as error:
+            renderer.close(error)
+            raise
+        return _Wave(opened, renderer, needs_namespace)
+
+    def _finish(self, wave: _Wave, zygote: Zygote | None) -> int:
+        """Carry out what is left of a wave."""
+        wave.renderer.start()
+        try:
+            for name, build in wave.builds.items():
+                with _naming(name):
+                    self.done[name] = describe_result(build.finish(zygote))
+        except BaseException as error:
+            wave.renderer.close(error)
+            raise
+        wave.renderer.close()
+        for build in wave.builds.values():
+            build.close()
+        return 0
 
 
 def _link(build: TargetBuild, done: Mapping[str, Mapping[str, Any]]) -> BuildRequest:
@@ -110,63 +194,11 @@ def _link(build: TargetBuild, done: Mapping[str, Mapping[str, Any]]) -> BuildReq
     return replace(build.request, build_contexts={**build.request.build_contexts, **links})
 
 
-def _build_wave(
-    builds: Mapping[str, TargetBuild],
-    requests: Mapping[str, BuildRequest],
-    arguments: argparse.Namespace,
-    environment: Environment,
-    done: dict[str, dict[str, Any]],
-) -> int:
-    """Build targets that do not depend on each other, add what is told of them to *done*, return the exit code."""
-    renderer = open_renderer(environment.progress(arguments.progress), environment, sys.stderr)
-    prepared: list[_Prepared] = []
-    needs_namespace = False
-    with Store(environment.root(arguments.root), warn=warn_through(renderer)) as store, _channel() as channel:
-        try:
-            for name, request in requests.items():
-                sink = _name_events(renderer.sink, name) if len(builds) > 1 else renderer.sink
-                with _naming(name):
-                    make = partial(open_build, request, builds[name].options, environment, store, renderer, sink=sink)
-                    build, has_steps = prepare(make)
-                prepared.append(_Prepared(name, build))
-                needs_namespace |= has_steps
-            renderer.pause()
-        except BaseException as error:
-            renderer.close(error)
-            raise
-        if needs_namespace:
-            isolation = environment.isolation(arguments.isolation)
-            code = run_inside(store, lambda zygote: _finish(prepared, zygote, renderer, channel), isolation)
-        else:
-            code = _finish(prepared, None, renderer, channel)
-        channel.seek(0)
-        for line in channel:
-            name, record = json.loads(line)
-            done[name] = record
-    return code
-
-
 @contextlib.contextmanager
 def _channel() -> Iterator[RawIOBase]:
     """Give a file in memory by which results come back from the namespace."""
     with os.fdopen(os.memfd_create("pybuild-bake", os.MFD_CLOEXEC), "w+b", buffering=0) as file:
         yield file
-
-
-def _finish(prepared: Sequence[_Prepared], zygote: Zygote | None, renderer: Renderer, channel: RawIOBase) -> int:
-    renderer.start()
-    try:
-        for name, build in prepared:
-            with _naming(name):
-                result = build.finish(zygote)
-            channel.write(json.dumps([name, describe_result(result)]).encode() + b"\n")
-    except BaseException as error:
-        renderer.close(error)
-        raise
-    renderer.close()
-    for _, build in prepared:
-        build.close()
-    return 0
 
 
 @contextlib.contextmanager
