@@ -34,6 +34,7 @@ from registry.errors import (
     LayoutError,
     PlatformMissingError,
     RegistryError,
+    StoreFullError,
 )
 
 if TYPE_CHECKING:
@@ -251,8 +252,8 @@ class Build:
         if not self._request.pull:
             try:
                 found = self._find_stored(reference, platform)
-            except LayoutError:
-                raise  # no image can be found, and none can be named
+            except (LayoutError, StoreFullError):
+                raise  # no image can be found, and none can be named; or what is found cannot be held
             except ContentError as error:
                 damage = error
             if found is not None and found.config.platform.matches(platform):
@@ -314,11 +315,11 @@ class Build:
         if not any(target.mounts for target in self._request.cache_to):
             return False
         from builder.dockerfile.mounts import CacheMount  # noqa: PLC0415  only with mounts=true
-        from builder.solve.cache_mounts import cache_mounts  # noqa: PLC0415  as above
+        from builder.solve.cache_mounts import list_caches  # noqa: PLC0415  as above
 
         ops = [vertex.op for vertex in self._plans.vertices() if isinstance(vertex.op, RunCommand)]
         has_any = any(isinstance(planned.mount, CacheMount) for op in ops for planned in op.mounts)
-        return has_any and bool(cache_mounts(self._store.root))
+        return has_any and bool(list_caches(self._store.root))
 
     def _explain_cache(self) -> CacheExplainer | None:
         if not self._request.explain_cache or self._survey is not None:

@@ -7,10 +7,10 @@
     ROOT/tmp/           one folder a process for everything unfinished; swept when its owner is gone
     ROOT/turns/         locks of what is being made (builder.cache.turns)
     ROOT/reserve        bytes that are given back before things are deleted from a store on a full disk
-    ROOT/lock           held shared by every process that uses the store, exclusively while things are deleted
+    ROOT/lock           taken while things are held and while they are removed (builder.holds)
 
 Many processes use one root at the same time. A process's folder in `tmp/` holds a lock file that it keeps locked, so
-that others can tell whether it still lives.
+that others can tell whether it still lives, and the list of what it holds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Self
 
 from builder.cache.state import State
 from builder.cache.turns import sweep_turns
-from builder.errors import StoreError
+from builder.errors import StoreError, UsageError
+from builder.holds import LOCK_NAME, Holds, is_alive, list_held, list_held_by, locked
 from builder.image.layer_index import LayerIndex
 from registry.content.layout import ImageLayout
 from registry.content.local import LocalBlobStore
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """Names the present boot. Source: proc(5)."""
 
-LOCK_NAME = ".lock"
 RESERVE_NAME = "reserve"
 RESERVE_SIZE = 1 << 20
 """Bytes kept back: on a disk without any, neither the database nor the list of images can be changed, so nothing could
@@ -73,9 +73,7 @@ class Store:
         try:
             for name in ("images", "snapshots", "tmp"):
                 (root / name).mkdir(parents=True, exist_ok=True)
-            self._use = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._use, fcntl.LOCK_SH)
-            self.temporary, self._lock = self._enter()
+            self.temporary, self._lock, self._holds = self._enter()
         except OSError as error:
             raise StoreError(
                 f"store cannot be used, {os.strerror(error.errno or errno.EIO)}: `{error.filename or root}`",
@@ -83,6 +81,7 @@ class Store:
                 if error.errno not in NO_SPACE
                 else f"make room below {root}, or choose another folder with --root or PYBUILD_ROOT",
             ) from error
+        self._deletes = deletes
         if deletes:
             give_up_reserve(root)
         else:
@@ -90,24 +89,35 @@ class Store:
         self.state = State(root / "state.db", on_reset=warn)
         self.index = LayerIndex(self.state)
         self.layout = ImageLayout(root / "images")
-        self.blobs = LocalBlobStore(root / "images", temporary=self.temporary, removes_damaged=True)
+        self.blobs = LocalBlobStore(
+            root / "images", temporary=self.temporary, hold=self._holds.hold, removes_damaged=True
+        )
 
-    def _enter(self) -> tuple[Path, int]:
-        """Make a locked folder for this process, of the reserve if need be."""
+    def _enter(self) -> tuple[Path, int, Holds]:
+        """Make a locked folder for this process and the list of what it holds, of the reserve if need be."""
         try:
-            return _make_own_folder(self.root / "tmp")
+            return self._make_own()
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
             give_up_reserve(self.root)
-            return _make_own_folder(self.root / "tmp")
+            return self._make_own()
+
+    def _make_own(self) -> tuple[Path, int, Holds]:
+        folder, lock = _make_own_folder(self.root / "tmp")
+        try:
+            return folder, lock, Holds(self.root / "lock", folder)
+        except BaseException:
+            remove_folder(folder)
+            os.close(lock)
+            raise
 
     @cached_property
     def snapshots(self) -> Snapshotter:
         """The unpacked layers."""
         from runtime.snapshots.overlay import Snapshots  # noqa: PLC0415  a build that is cached has no use for them
 
-        return Snapshots(self.root / "snapshots", self.temporary)
+        return Snapshots(self.root / "snapshots", self.temporary, hold=self._holds.hold)
 
     @cached_property
     def passing_blobs(self) -> LocalBlobStore:
@@ -118,7 +128,7 @@ class Store:
         """Show the unpacked layers by copies from now on, for places where overlay cannot be mounted."""
         from runtime.snapshots.copies import CopiedSnapshots  # noqa: PLC0415  as above
 
-        self.snapshots = CopiedSnapshots(self.root / "snapshots", self.temporary)
+        self.snapshots = CopiedSnapshots(self.root / "snapshots", self.temporary, hold=self._holds.hold)
 
     @contextlib.contextmanager
     def telling_when_full(self) -> Iterator[None]:
@@ -144,37 +154,47 @@ class Store:
         self.state.close()
         if self._lock >= 0:
             remove_folder(self.temporary)
+            self._holds.close()
             os.close(self._lock)
-            os.close(self._use)
             self._lock = -1
+            if self._deletes:
+                _make_reserve(self.root / RESERVE_NAME)
+
+    def held(self) -> set[str]:
+        """List what running processes hold, this one included."""
+        return list_held(self.root / "tmp")
 
     @contextlib.contextmanager
-    def exclusive(self) -> Iterator[bool]:
-        """Keep other processes out for the time of the block; gives False, and does not, while some are in."""
-        try:
-            fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fcntl.flock(self._use, fcntl.LOCK_SH)  # a failed conversion may have lost the shared lock
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            fcntl.flock(self._use, fcntl.LOCK_SH)
+    def removing(self) -> Iterator[set[str]]:
+        """Give what running processes hold, for removing other things; nobody can hold more until the block ends."""
+        with locked(self.root / "lock", fcntl.LOCK_EX):
+            yield self.held()
 
-    def sweep(self) -> None:
+    def sweep(self) -> set[str]:
         """Remove the unfinished work of processes that are gone, and snapshots that a crash may have torn.
 
-        Some of it belongs to sub-ids, so this works fully only inside the namespace; what cannot be removed stays
-        for the next one who can.
+        Some of it belongs to sub-ids, so this works fully only inside the namespace.
+
+        Returns:
+            What the processes that are gone held: it may have been finished and never been used.
         """
         self._drop_snapshots_of_other_boots()
+        return self.sweep_unfinished()
+
+    def sweep_unfinished(self) -> set[str]:
+        """Remove the unfinished work of processes that are gone, as far as this process may; see `sweep`.
+
+        What cannot be removed stays for the next one who can.
+        """
         sweep_turns(self.root)
+        left: set[str] = set()
         folder = self.root / "tmp"
         for name in os.listdir(folder):
             path = folder / name
             if path != self.temporary and _is_abandoned(path):
+                left |= list_held_by(path)
                 remove_folder(path)
+        return left
 
     def _drop_snapshots_of_other_boots(self) -> None:
         """Remove snapshots unless this boot made them: they are not synced, and can be made again from blobs."""
@@ -200,7 +220,7 @@ class Store:
 
 
 def give_up_reserve(root: Path) -> None:
-    """Make some room for the writes that deleting needs; the next process that has room keeps it anew."""
+    """Make some room for the writes that deleting needs; who has room keeps it anew."""
     with contextlib.suppress(OSError):
         (root / RESERVE_NAME).unlink(missing_ok=True)
 
@@ -219,6 +239,27 @@ def _make_reserve(path: Path) -> None:
         os.close(fd)
 
 
+def check_root(root: Path) -> Path:
+    """Return the root of a store that exists, for who would not make one.
+
+    Raises:
+        UsageError: there is none.
+        StoreError: it may not be looked into.
+    """
+    try:
+        found = set(os.listdir(root))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"store does not exist: `{root}`", hint="name it with --root or PYBUILD_ROOT") from error
+    except OSError as error:
+        raise StoreError(
+            f"store cannot be used, {os.strerror(error.errno or errno.EIO)}: `{root}`",
+            hint="name your own with --root or PYBUILD_ROOT",
+        ) from error
+    if found and not {"images", "snapshots", "tmp"} <= found:
+        raise UsageError(f"folder is no store of pybuild: `{root}`", hint="name one with --root or PYBUILD_ROOT")
+    return root
+
+
 def _make_own_folder(parent: Path) -> tuple[Path, int]:
     """Make a locked folder; it gets its final name only once it is locked."""
     name = f"{os.getpid()}-{os.urandom(4).hex()}"
@@ -235,19 +276,7 @@ def _is_abandoned(path: Path) -> bool:
             return time.time() - path.stat().st_mtime > _UNLOCKED_GRACE
         except FileNotFoundError:
             return False
-    try:
-        lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(lock)
-    return True
+    return not is_alive(path)
 
 
 def remove_folder(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builder.image.index import add_platform, list_images
+from builder.image.index import add_platform, list_documents, list_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,8 @@ def push_image(store: Store, image: Descriptor, reference: Reference, client: Re
         RegistryError: it cannot be brought there.
     """
     layers = _layer_digests(store, image)
+    for digest in (*list_documents(store.blobs, image), *layers):
+        store.blobs.has(digest)  # from here on nobody removes it, should the image lose its name meanwhile
     pushed = client.push(image, reference, store.blobs, mount_from=_mount_sources(store, layers, reference))
     _note_origin(store, layers, reference)
     return pushed

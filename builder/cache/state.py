@@ -36,7 +36,7 @@ from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest, parse_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from builder.cache.key import Ingredient
@@ -84,6 +84,9 @@ BUSY_TIMEOUT = 60.0
 USE_GRAIN = 60.0
 """Seconds by which the last use of a record may be wrong. A build that is cached then writes nothing when repeated, and
 does not wait for the disk at its end."""
+
+_WASTE_SHARE = 0.1
+"""How much of the file may be unused before it is written anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,12 +227,15 @@ class State:
             ).fetchall()
         return tuple((_record(row[:5]), float(row[5])) for row in rows)
 
-    def remove_records(self, keys: Iterable[str]) -> None:
-        """Forget records."""
-        rows = [(key,) for key in keys]
+    def remove_records(self, keys: Iterable[str], *, used_until: float) -> None:
+        """Forget records with their listings, but for those that were used after *used_until*."""
+        rows = [(key, used_until) for key in keys]
         with self.writing() as connection:
-            connection.executemany("DELETE FROM record WHERE key = ?", rows)
-            connection.executemany("DELETE FROM listing WHERE key = ?", rows)
+            connection.executemany("DELETE FROM record WHERE key = ? AND used <= ?", rows)
+            connection.executemany(
+                "DELETE FROM listing WHERE key = ?1 AND NOT EXISTS (SELECT 1 FROM record WHERE key = ?1)",
+                [(key,) for key, _ in rows],
+            )
 
     def put_past(self, place: str, stages: Mapping[str, Sequence[PastStep]]) -> None:
         """Keep what a build was made of; other stages of the same place stay, and of all places the last used ones."""
@@ -270,14 +276,51 @@ class State:
                 (diff_id, descriptor.digest, descriptor.size, descriptor.media_type),
             )
 
-    def forget_layers_except(self, kept: Collection[Digest]) -> None:
-        """Forget the blobs and trees of all layers but those in *kept*."""
+    def layer_blobs(self) -> dict[Digest, tuple[Digest, ...]]:
+        """List the stored forms of all layers, by diff_id; they may have been deleted since."""
+        forms: dict[Digest, tuple[Digest, ...]] = {}
+        with self.reading() as connection:
+            for diff_id, digest in connection.execute("SELECT diff_id, digest FROM blob"):
+                forms[diff_id] = (*forms.get(diff_id, ()), digest)
+        return forms
+
+    def forget_blobs(self, digests: frozenset[str]) -> None:
+        """Forget what was known of blobs that are gone, and the trees of layers that have lost their last one."""
         with self.writing() as connection:
-            known = connection.execute("SELECT diff_id FROM blob UNION SELECT diff_id FROM layer").fetchall()
-            rows = [row for row in known if row[0] not in kept]
-            connection.executemany("DELETE FROM blob WHERE diff_id = ?", rows)
-            connection.executemany("DELETE FROM tree WHERE layer = (SELECT id FROM layer WHERE diff_id = ?)", rows)
-            connection.executemany("DELETE FROM layer WHERE diff_id = ?", rows)
+            known = connection.execute("SELECT diff_id, digest FROM blob").fetchall()
+            gone = [row for row in known if row[1] in digests]
+            connection.executemany("DELETE FROM blob WHERE diff_id = ? AND digest = ?", gone)
+            connection.executemany("DELETE FROM origin WHERE digest = ?", [(digest,) for digest in digests])
+            connection.executemany("DELETE FROM url WHERE digest = ?", [(digest,) for digest in digests])
+            kept = {row[0] for row in known if row[1] not in digests}
+            layers = [(layer,) for layer in {row[0] for row in gone} - kept]
+            connection.executemany("DELETE FROM tree WHERE layer = (SELECT id FROM layer WHERE diff_id = ?)", layers)
+            connection.executemany("DELETE FROM layer WHERE diff_id = ?", layers)
+
+    def forget_files(self) -> None:
+        """Forget the fingerprints of context files, which are then read again."""
+        with self.writing() as connection:
+            connection.execute("DELETE FROM file")
+            connection.execute("DELETE FROM sight")
+
+    def compact(self) -> None:
+        """Give the space of what was forgotten back to the disk, unless another process is in the way."""
+        with self.reading() as connection, contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                free, pages = (
+                    connection.execute(f"PRAGMA {n}").fetchone()[0] for n in ("freelist_count", "page_count")
+                )
+                if free > pages * _WASTE_SHARE:
+                    connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT * 1000)}")
+
+    def url_bodies(self) -> frozenset[Digest]:
+        """List the bodies of all addresses; they may have been deleted since."""
+        with self.reading() as connection:
+            return frozenset(Digest(row[0]) for row in connection.execute("SELECT DISTINCT digest FROM url"))
 
     def find_url(self, name: str) -> UrlRow | None:
         """Give what is known of an address."""

@@ -451,6 +451,11 @@ def _build_parser() -> Parser:
     )
     cache.add_argument("--pull", action="store_true", help="Ask the registry for newer base images")
     _add_insecure(cache)
+    cache.add_argument(
+        "--gc",
+        metavar="off|KEY=SIZE,…",
+        help="What the cache is held to at the end: min-free-space=20%%,reserved-space=10g,max-used-space=SIZE",
+    )
     shown = parser.add_argument_group("Output")
     _add_progress(shown)
     shown.add_argument("-q", "--quiet", action="store_true", help="Show no progress, print the image id")
@@ -706,13 +711,27 @@ def _logout_parser() -> Parser:
 
 
 def _prune_parser() -> Parser:
-    parser = Parser("prune", "", examples=("pybuild prune", "pybuild prune -a --keep-storage 10g"))
+    parser = Parser(
+        "prune",
+        "",
+        examples=("pybuild prune", "pybuild prune --all --max-used-space 10g", "pybuild prune -f --filter until=48h"),
+    )
     parser.add_argument(
         "-a", "--all", action="store_true", help="Remove the whole cache, not only what nothing refers to"
     )
     parser.add_argument("-f", "--force", action="store_true", help="Do not ask")
-    parser.add_argument("--keep-storage", metavar="SIZE", help="Keep this much of what was used last")
-    _add_list(parser, "--filter", metavar="KEY=VALUE", help="What to remove, e.g. until=24h")
+    parser.add_argument("--dry-run", action="store_true", help="Only say what would be removed")
+    _add_list(
+        parser,
+        "--filter",
+        metavar="KEY=VALUE",
+        help="What to remove: until=24h, type=exec.cachemount, id=…, description~=…, private, …",
+    )
+    parser.add_argument("--max-used-space", metavar="SIZE", help="Remove what was used least recently beyond this much")
+    parser.add_argument("--min-free-space", metavar="SIZE", help="Remove until this much of the disk is free, or 20%%")
+    parser.add_argument("--reserved-space", metavar="SIZE", help="Keep this much of what was used last in any case")
+    parser.add_argument("--keep-storage", metavar="SIZE", help="Same as --reserved-space, as docker called it")
+    parser.add_argument("--verbose", action="store_true", help="List what is removed")
     parser.add_common()
     return parser
 
@@ -726,7 +745,7 @@ def _doctor_parser() -> Parser:
 
 def _df_parser() -> Parser:
     parser = Parser("df", "", examples=("pybuild df -v",))
-    parser.add_argument("-v", "--verbose", action="store_true", help="Show every image and cache record")
+    parser.add_argument("-v", "--verbose", action="store_true", help="List everything, kind by kind")
     _add_format(parser)
     parser.add_common()
     return parser

@@ -133,6 +133,12 @@ class Environment:
                 return known
         raise UsageError(f"unknown isolation: `{chosen}`", hint=f"one of {', '.join(CHOICES)}")
 
+    def gc(self, option: str | None) -> tuple[str, str]:
+        """Return what the cache is held to after a build, not checked, empty for the default, and where it was said."""
+        if option is not None:
+            return option, "--gc"
+        return self.variables.get("PYBUILD_GC", ""), "PYBUILD_GC"
+
     def auth_files(self) -> tuple[Path, ...]:
         """Return the files with credentials, the one that counts most first; none of them has to exist.
 

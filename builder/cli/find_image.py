@@ -117,6 +117,11 @@ def short_id(digest: Digest) -> str:
     return digest_hex(digest)[:SHORT_ID_LENGTH]
 
 
+def shorten(name: str) -> str:
+    """Return the beginning of a digest or of another long name for people."""
+    return name.removeprefix("sha256:")[:SHORT_ID_LENGTH]
+
+
 def parse_name(text: str) -> Reference | None:
     """Return *text* as a reference, or None if it cannot be one, as an id cannot."""
     try:

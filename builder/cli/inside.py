@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
     from runtime.zygote import Isolation, Zygote
 
 _DOCTOR = "`pybuild doctor` tells what was tried, and what would help"
+
+
+class InsideOrNot(Protocol):
+    """What can be done inside the namespace, and with less to see outside."""
+
+    def __call__(self, *, is_inside: bool) -> int:
+        """Do it, and return the exit code."""
 
 
 def run_inside(store: Store, body: Callable[[Zygote], int], isolation: Choice = "auto") -> int:
@@ -59,6 +67,25 @@ def run_inside(store: Store, body: Callable[[Zygote], int], isolation: Choice = 
     return _run_in_place(store, body)
 
 
+def run_inside_if_possible(store: Store, body: InsideOrNot, isolation: Choice, otherwise: str) -> int:
+    """Run *body* as `run_inside` does, or here with a warning where that cannot be; return its exit code.
+
+    Args:
+        store: whose files are touched.
+        body: what to do, told whether it is inside.
+        isolation: the one to take.
+        otherwise: what the warning says is left undone.
+    """
+    from runtime.errors import HostUnsupportedError  # noqa: PLC0415  as in run_inside
+
+    try:
+        return run_inside(store, lambda _: body(is_inside=True), isolation)
+    except HostUnsupportedError as refusal:
+        sys.stderr.write(f"pybuild: warning: {otherwise}: {refusal.message}\n")
+        sys.stderr.flush()
+    return body(is_inside=False)
+
+
 def _find_chroot_obstacle(folder: Path) -> str | None:
     """Tell why steps cannot be run by chroot here, None if they can."""
     from runtime.chroot import find_obstacle  # noqa: PLC0415  only where it is asked for or namespaces are refused
@@ -79,6 +106,7 @@ def _run_in_place(store: Store, body: Callable[[Zygote], int]) -> int:
 def _work(store: Store, body: Callable[[Zygote], int], isolation: Isolation) -> int:
     from builder.cli.main import report_error  # noqa: PLC0415  main imports the verbs
     from builder.cli.report import TerminatedError  # noqa: PLC0415  only here
+    from builder.collect.sweep import sweep  # noqa: PLC0415  as in run_inside
     from runtime.chroot import give_up_nodes  # noqa: PLC0415  as in run_inside
     from runtime.snapshots.overlay import takes_upper  # noqa: PLC0415  as in run_inside
     from runtime.zygote import Zygote  # noqa: PLC0415  as in run_inside
@@ -90,7 +118,7 @@ def _work(store: Store, body: Callable[[Zygote], int], isolation: Isolation) -> 
                 store.copy_snapshots()
             elif not takes_upper(store.temporary):
                 store.copy_snapshots()
-            store.sweep()
+            sweep(store, is_inside=True)
             return body(zygote)
     except SystemExit:  # how the process is ended by SIGTERM and the like
         return report_error(TerminatedError())

@@ -5,10 +5,11 @@ themselves at the same time.
 
     ROOT/mounts/KEY/tree-N/     what a step sees; N is 0 but for private caches that were in use
     ROOT/mounts/KEY/lock-N      held shared by the users of tree-N, exclusively by one that wants it alone
-    ROOT/mounts/KEY/create      held while a tree is made
+    ROOT/mounts/KEY/create      held while a tree is made, and while the cache is removed
     ROOT/mounts/KEY/id          the id, for people
 
-Locks are those of flock(2), so they hold between processes and go with them.
+Locks are those of flock(2), so they hold between processes and go with them. The time stamp of lock-N says when tree-N
+was last used. A cache is removed by who holds all its locks; who waits for one meanwhile finds it gone, and begins anew.
 
 Source: Dockerfile reference, RUN --mount=type=cache; BuildKit, solver/llbsolver/mounts/mount.go.
 """
@@ -20,11 +21,13 @@ import fcntl
 import os
 import secrets
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.cache.key import derive_key
 from builder.dockerfile.mounts import CacheMount
 from builder.errors import BuildError
+from builder.holds import locked
 from builder.solve.filesystem import snapshot_name
 from builder.store import remove_folder
 from runtime.ownership import Owners
@@ -120,19 +123,21 @@ class CacheMounts:
             OSError: the store cannot be written.
         """
         folder = self._folder / key
-        folder.mkdir(parents=True, exist_ok=True)
-        lock, number = self._lock(folder, sharing)
-        try:
-            tree = folder / f"tree-{number}"
-            with _locked(folder / "create"):
-                if renew:
-                    self._discard(tree)
-                if not tree.exists():
-                    (folder / "id").write_text(name, encoding="utf-8", errors="surrogateescape")
-                    self._make(tree, fill)
-            yield tree
-        finally:
-            os.close(lock)
+        is_there = False
+        while not is_there:
+            lock, number = self._lock(folder, sharing)
+            try:
+                tree = folder / f"tree-{number}"
+                with _making(folder, lock, number) as is_there:
+                    if is_there and renew:
+                        self._discard(tree)
+                    if is_there and not tree.exists():
+                        (folder / "id").write_text(name, encoding="utf-8", errors="surrogateescape")
+                        self._make(tree, fill)
+                if is_there:
+                    yield tree
+            finally:
+                os.close(lock)
 
     @contextlib.contextmanager
     def read(self, key: str) -> Iterator[Path | None]:
@@ -163,19 +168,20 @@ class CacheMounts:
         number = 0
         kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
         while True:
-            lock = os.open(folder / f"lock-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(lock, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-                if sharing == "private":
-                    number += 1
-                    continue
-                if self._is_canceled():
-                    raise BuildError("canceled while waiting for a cache mount") from None
-                time.sleep(_RETRY_SECONDS)
+                lock = _try_lock(folder / f"lock-{number}", kind)
+            except FileNotFoundError:
+                folder.mkdir(parents=True, exist_ok=True)
                 continue
-            return lock, number
+            if lock is not None:
+                os.utime(lock)
+                return lock, number
+            if sharing == "private":
+                number += 1
+                continue
+            if self._is_canceled():
+                raise BuildError("canceled while waiting for a cache mount") from None
+            time.sleep(_RETRY_SECONDS)
 
     def _make(self, tree: Path, fill: Callable[[Path], None]) -> None:
         unfinished = self._temporary / f"cache-{secrets.token_hex(8)}"
@@ -194,26 +200,76 @@ class CacheMounts:
             remove_folder(doomed)
 
 
-def cache_mounts(root: Path) -> tuple[Path, ...]:
-    """List the folders of the caches of a store."""
-    with contextlib.suppress(FileNotFoundError):
-        return tuple(sorted((root / FOLDER).iterdir()))
-    return ()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCache:
+    """A cache as it lies on disk: its *key*, its *id* for people, and when it was last *used*, in nanoseconds."""
+
+    key: str
+    id: str
+    used: int
 
 
-def remove_cache_mounts(root: Path) -> int:
-    """Remove the caches of a store, which nobody may use meanwhile; return how many there were."""
-    caches = cache_mounts(root)
-    for cache in caches:
-        remove_folder(cache)
-    return len(caches)
+def list_caches(root: Path) -> tuple[StoredCache, ...]:
+    """List the caches of a store, sorted by key."""
+    try:
+        keys = sorted(os.listdir(root / FOLDER))
+    except FileNotFoundError:
+        return ()
+    return tuple(_describe(root / FOLDER / key) for key in keys)
+
+
+def lay_cache_aside(root: Path, key: str, target: Path) -> bool:
+    """Move a cache to where it is then removed; return False, and leave it, while a step uses it."""
+    folder = root / FOLDER / key
+    with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
+        # Trees are listed with `create` locked: who has a lock by then is seen, who has not finds the cache gone.
+        for pattern in ("create", "lock-*"):
+            (folder / "create").touch(0o600)
+            for path in folder.glob(pattern):
+                lock = _try_lock(path, fcntl.LOCK_EX)
+                if lock is None:
+                    return False
+                stack.callback(os.close, lock)
+        folder.rename(target)
+    return True
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _making(folder: Path, lock: int, number: int) -> Iterator[bool]:
+    """Make trees alone; gives False if the cache was removed before the lock of the tree was there to keep it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / "create", fcntl.LOCK_EX))
+            is_there = os.path.samestat(os.fstat(lock), os.stat(folder / f"lock-{number}"))
+        except FileNotFoundError:
+            is_there = False
+        yield is_there
+
+
+def _try_lock(path: Path, kind: int) -> int | None:
+    """Lock a file, made if missing; return the descriptor that holds the lock, or None while another holds it.
+
+    Raises:
+        FileNotFoundError: its folder is gone.
+    """
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), os.stat(path)):
+            return lock
+    except BlockingIOError:
         os.close(lock)
+        return None
+    except BaseException:
+        os.close(lock)
+        raise
+    os.close(lock)  # the cache was removed, and made again by another
+    return _try_lock(path, kind)
+
+
+def _describe(folder: Path) -> StoredCache:
+    name, used = "", 0
+    with contextlib.suppress(OSError):  # it is being made, or removed
+        used = max((path.lstat().st_mtime_ns for path in folder.glob("lock-*")), default=0)
+        name = (folder / "id").read_text(encoding="utf-8", errors="surrogateescape")
+    return StoredCache(key=folder.name, id=name, used=used)

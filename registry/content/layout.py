@@ -141,6 +141,23 @@ class ImageLayout:
                 value for value in values if (entry := _parse_entry(value)) is None or entry.descriptor.digest != digest
             ]
 
+    def remove_unnamed(self, digest: Digest) -> bool:
+        """Take the entry without a name of an image away; return whether there was one. Its names stay.
+
+        Raises:
+            LayoutError: as `entries`, or the list cannot be written.
+        """
+        with self._change() as values:
+            count = len(values)
+            values[:] = [
+                value
+                for value in values
+                if (entry := _parse_entry(value)) is None
+                or entry.reference is not None
+                or entry.descriptor.digest != digest
+            ]
+            return len(values) < count
+
     def _read(self) -> dict[str, Any]:
         path = index_file(self._images)
         try:

@@ -2,10 +2,13 @@
 
 Any number of processes may read and write one store. A blob is written to the temporary directory, synchronised, and
 renamed, so a crash leaves at most a temporary file. See `registry.content.paths` for the tree.
+
+The time stamp of a blob says when it was last wanted: made, or asked for. A *hold* keeps what is wanted from a collector.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from functools import partial
@@ -31,6 +34,12 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from registry.content.store import Hold
+
+
+def _hold_nothing(_: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
 
 class LocalBlobStore:
     """The blobs of an image layout on disk.
@@ -40,13 +49,17 @@ class LocalBlobStore:
     Args:
         images: the layout's directory.
         temporary: where unfinished blobs lie; on the same filesystem.
+        hold: keeps blobs that are asked for or made from being removed; without it nobody collects here.
         removes_damaged: remove a blob that turns out, when it is read to its end, not to be what its name says. It would
             stay in the way of a good one of the same length for ever. Not for layouts of others.
     """
 
-    def __init__(self, images: Path, *, temporary: Path, removes_damaged: bool = False) -> None:
+    def __init__(
+        self, images: Path, *, temporary: Path, hold: Hold | None = None, removes_damaged: bool = False
+    ) -> None:
         self._images = images
         self._temporary = temporary
+        self._hold = hold
         self._removes_damaged = removes_damaged
 
     def path(self, digest: Digest) -> Path:
@@ -58,8 +71,16 @@ class LocalBlobStore:
         return blob_file(self._images, digest)
 
     def has(self, digest: Digest) -> bool:
-        """Tell whether the blob is there; its bytes are not looked at."""
-        return self.path(digest).is_file()
+        """Tell whether the blob is there; its bytes are not looked at. If it is, it is held and gets a new time stamp."""
+        path = self.path(digest)
+        if self._hold is None:
+            return path.is_file()
+        with self._hold(digest):
+            if not path.is_file():
+                return False
+            with contextlib.suppress(OSError):  # another user's, or on a file system that is read-only
+                os.utime(path)
+            return True
 
     def size(self, digest: Digest) -> int:
         """Return the length of a blob.
@@ -120,7 +141,7 @@ class LocalBlobStore:
             StoreFullError: no space, quota or inode is left.
             ContentError: the temporary directory cannot be written.
         """
-        return LocalBlobWriter(self._images, self._temporary)
+        return LocalBlobWriter(self._images, self._temporary, self._hold or _hold_nothing)
 
     def put(self, data: bytes) -> BlobInfo:
         """Store *data* under its sha256 digest. Idempotent.
@@ -142,6 +163,11 @@ class LocalBlobStore:
 
     def walk(self) -> Iterator[BlobInfo]:
         """Yield every blob, in no order; those that come or go meanwhile may be missed. Foreign names are passed by."""
+        for digest, status in self.scan():
+            yield BlobInfo(digest, status.st_size)
+
+    def scan(self) -> Iterator[tuple[Digest, os.stat_result]]:
+        """Yield every blob as `walk` does, with what the file system knows of it."""
         for algorithm in HEX_LENGTHS:
             try:
                 entries = os.scandir(blobs_directory(self._images, algorithm))
@@ -151,7 +177,7 @@ class LocalBlobStore:
                 for entry in entries:
                     try:
                         digest = parse_digest(f"{algorithm}:{entry.name}")
-                        yield BlobInfo(digest, entry.stat().st_size)
+                        yield digest, entry.stat()
                     except (DigestInvalidError, FileNotFoundError):
                         continue
 
@@ -159,9 +185,10 @@ class LocalBlobStore:
 class LocalBlobWriter:
     """A blob being written to a temporary file, hashed on the way. Used from one thread at a time."""
 
-    def __init__(self, images: Path, temporary: Path) -> None:
+    def __init__(self, images: Path, temporary: Path, hold: Hold = _hold_nothing) -> None:
         self._images = images
         self._temporary = temporary
+        self._hold = hold
         self._hash = hashlib.sha256()
         self._size = 0
         self._path = temporary / f"blob-{os.urandom(8).hex()}"
@@ -202,7 +229,9 @@ class LocalBlobWriter:
         try:
             digest = self._check(expected, size)
             target = blob_file(self._images, digest)
-            if not self._is_stored(target):
+            with self._hold(digest):
+                is_stored = self._is_stored(target)
+            if not is_stored:  # it is held already, and may be waited for outside the block
                 os.fdatasync(self._fd)
                 self._publish(target)
             return BlobInfo(digest, self._size)

@@ -5,6 +5,8 @@ A blob store maps digests to bytes. Readers see a whole blob or none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
@@ -21,6 +23,13 @@ class BlobInfo:
 
     digest: Digest
     size: int
+
+
+Hold = Callable[[str], AbstractContextManager[None]]
+"""Keeps what has this name from being removed, for as long as this process lives.
+
+During the block nobody removes anything, so what is found there stays.
+"""
 
 
 class BlobWriter(Protocol):
@@ -63,7 +72,7 @@ class BlobStore(Protocol):
     """Blobs by digest."""
 
     def has(self, digest: Digest) -> bool:
-        """Tell whether the blob is there; its bytes are not looked at."""
+        """Tell whether the blob is there; its bytes are not looked at. Who asks is taken to want it."""
         ...
 
     def size(self, digest: Digest) -> int:

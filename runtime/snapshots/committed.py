@@ -5,6 +5,7 @@ directories are marked as opaque (runtime.layers.whiteouts). Chains are lists of
 
     ROOT/NAME/               a committed snapshot; NAME is the hex of the chain_id
     ROOT/NAME.recorded/      the same made where only one user id exists: owners are recorded (runtime.ownership)
+    ROOT/.sizes/NAME         its bytes on disk, empty until somebody measured them; the time stamp is that of its last use
     TEMPORARY/snapshot-*/    an active one: upper/, work/, and tree/ where there is no overlay
     TEMPORARY/removed-*/     one that is being removed
 
@@ -20,9 +21,12 @@ import contextlib
 import errno
 import os
 import stat
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from runtime.disk_usage import disk_usage
 from runtime.errors import KernelError
 from runtime.ownership import Owners, is_recorded
 from runtime.paths import remove_tree
@@ -34,8 +38,28 @@ if TYPE_CHECKING:
 MARK: Final = "user.pybuild.committed"
 """Attribute of the root of a committed snapshot: its mtime, in nanoseconds."""
 
-_BLOCK: Final = 512
 _RECORDED: Final = ".recorded"
+_SIZES: Final = ".sizes"
+
+Hold = Callable[[str], AbstractContextManager[None]]
+"""Keeps what has this name from being removed, for as long as this process lives; nothing is removed during the block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSnapshot:
+    """A committed snapshot as it lies on disk.
+
+    Attributes:
+        name: hex of its chain_id.
+        directory: what its directory is called; also the name under which it is held.
+        size: its bytes on disk, None if nobody has measured them.
+        used: when it was last used, in nanoseconds.
+    """
+
+    name: str
+    directory: str
+    size: int | None
+    used: int
 
 
 class CommittedSnapshots:
@@ -44,23 +68,30 @@ class CommittedSnapshots:
     Args:
         root: holds the committed ones; made if missing.
         temporary: on the same file system, for what is unfinished; made if missing.
+        hold: keeps those that are asked for or made from being removed; without it nobody collects here.
     """
 
-    def __init__(self, root: Path, temporary: Path) -> None:
+    def __init__(self, root: Path, temporary: Path, *, hold: Hold | None = None) -> None:
         self._root = root
         self.temporary = temporary
+        self._hold = hold
 
     def has(self, name: str) -> bool:
-        """Tell whether a snapshot is committed, and its root is as it was then."""
+        """Tell whether a snapshot is committed, and its root is as it was then.
+
+        Who asks is taken to want it: if it is there, it is held and counts as used.
+
+        Raises:
+            KernelError: it cannot be looked at.
+        """
         path = self.path(name)
-        try:
-            return os.getxattr(path, MARK, follow_symlinks=False) == _mark_of(path)
-        except OSError as error:
-            if error.errno == errno.ENOTSUP:
-                return path.is_dir()
-            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENODATA, errno.EPERM}:
-                return False
-            raise KernelError("read", error.errno or 0, subject=str(path)) from error
+        if self._hold is None:
+            return _is_committed(path)
+        with self._hold(path.name):
+            found = _is_committed(path)
+            if found:
+                self._note_use(path.name)
+            return found
 
     def path(self, name: str) -> Path:
         """Return where a committed snapshot lies, or would lie."""
@@ -98,29 +129,81 @@ class CommittedSnapshots:
                 if not _rename_unless_taken(tree, target) and not self.has(name):
                     self.remove(name)
                     _rename_unless_taken(tree, target)
+                self._note_use(target.name)
 
-    def remove(self, name: str) -> None:
-        """Remove a committed snapshot, which no mount may use any more. Idempotent; others never see half of it.
+    def stored(self) -> tuple[StoredSnapshot, ...]:
+        """List the committed snapshots that can be removed here, in both forms, sorted."""
+        forms = _forms()
+        try:
+            found = sorted(name for name in os.listdir(self._root) if not name.startswith("."))
+        except FileNotFoundError:
+            return ()
+        described = (self._describe(name) for name in found if _form(name) in forms)
+        return tuple(snapshot for snapshot in described if snapshot is not None)
 
-        Raises:
-            KernelError: something could not be removed.
-        """
-        path = self.path(name)
-        with naming("rename", path):
-            doomed = self.make_temporary("removed")
-            for form in _forms():
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(path.with_name(name + form), doomed / f"tree{form}")
-        remove_directory(doomed)
-
-    def size(self, name: str) -> int:
-        """Return the bytes that a committed snapshot takes on disk, hard links once.
+    def measure(self, directory: str) -> int:
+        """Find out the bytes that a committed snapshot takes on disk, hard links once; they are remembered.
 
         Raises:
             KernelError: the snapshot is missing or cannot be read.
         """
-        with naming("read", self.path(name)):
-            return _disk_size(os.fsencode(self.path(name)))
+        with naming("read", self._root / directory):
+            size = disk_usage(self._root / directory)
+        note = self._root / _SIZES / directory
+        known = self._describe(directory)
+        with contextlib.suppress(OSError):  # it is then measured again
+            note.parent.mkdir(exist_ok=True)
+            note.write_text(str(size), encoding="ascii")
+            if known is not None:
+                os.utime(note, ns=(known.used, known.used))
+        return size
+
+    def lay_aside(self, directory: str, target: Path) -> None:
+        """Move a committed snapshot, which no mount may use any more, to where it is then removed. Idempotent.
+
+        Others never see half of it.
+
+        Raises:
+            KernelError: it could not be moved.
+        """
+        with naming("rename", self._root / directory), contextlib.suppress(FileNotFoundError):
+            os.rename(self._root / directory, target)
+        with contextlib.suppress(OSError):
+            (self._root / _SIZES / directory).unlink()
+
+    def remove(self, name: str) -> None:
+        """Remove a committed snapshot, in both forms, which no mount may use any more. Idempotent.
+
+        Raises:
+            KernelError: something could not be removed.
+        """
+        with naming("mkdir", self.temporary):
+            doomed = self.make_temporary("removed")
+        for form in _forms():
+            self.lay_aside(name + form, doomed / f"tree{form}")
+        remove_directory(doomed)
+
+    def _describe(self, directory: str) -> StoredSnapshot | None:
+        """Read what is known of a snapshot; None if it is gone."""
+        note = self._root / _SIZES / directory
+        try:
+            text, used = note.read_text(encoding="ascii"), note.stat().st_mtime_ns
+        except FileNotFoundError:
+            try:
+                text, used = "", os.lstat(self._root / directory).st_ctime_ns
+            except FileNotFoundError:
+                return None
+        size = int(text) if text.isdecimal() else None
+        return StoredSnapshot(name=_plain(directory), directory=directory, size=size, used=used)
+
+    def _note_use(self, directory: str) -> None:
+        note = self._root / _SIZES / directory
+        with contextlib.suppress(OSError):  # a full or read-only disk: the last use is then not known
+            try:
+                os.utime(note)
+            except FileNotFoundError:
+                note.parent.mkdir(exist_ok=True)
+                note.touch()
 
     def make_temporary(self, prefix: str) -> Path:
         """Make a directory for something unfinished, for this user alone.
@@ -132,6 +215,17 @@ class CommittedSnapshots:
         directory = self.temporary / f"{prefix}-{os.urandom(8).hex()}"
         os.mkdir(directory, 0o700)
         return directory
+
+
+def _is_committed(path: Path) -> bool:
+    try:
+        return os.getxattr(path, MARK, follow_symlinks=False) == _mark_of(path)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return path.is_dir()
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENODATA, errno.EPERM}:
+            return False
+        raise KernelError("read", error.errno or 0, subject=str(path)) from error
 
 
 def _mark_of(path: Path) -> bytes:
@@ -197,24 +291,6 @@ def remove_directory(directory: Path) -> None:
             remove_tree(fd, os.fsencode(directory.name))
         finally:
             os.close(fd)
-
-
-def _disk_size(top: bytes) -> int:
-    total = os.lstat(top).st_blocks
-    seen: set[int] = set()
-    pending = [top]
-    while pending:
-        with os.scandir(pending.pop()) as children:
-            for child in children:
-                status = child.stat(follow_symlinks=False)
-                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-                    if status.st_ino in seen:
-                        continue
-                    seen.add(status.st_ino)
-                total += status.st_blocks
-                if stat.S_ISDIR(status.st_mode):
-                    pending.append(child.path)
-    return total * _BLOCK
 
 
 @contextmanager

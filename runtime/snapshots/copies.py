@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from runtime.snapshots.committed import Hold
+
 _MOST_KEPT: Final = 8
 """Trees that wait at the same time; each may be as large as an image."""
 
@@ -62,8 +64,8 @@ class _Work:
 class CopiedSnapshots(CommittedSnapshots):
     """The committed and active snapshots of one store, without a mount. See `Snapshotter`."""
 
-    def __init__(self, root: Path, temporary: Path) -> None:
-        super().__init__(root, temporary)
+    def __init__(self, root: Path, temporary: Path, *, hold: Hold | None = None) -> None:
+        super().__init__(root, temporary, hold=hold)
         self._guard = threading.Lock()
         self._works: dict[Path, _Work] = {}
         self._kept: dict[_Chain, tuple[Path, Survey]] = {}  # the last one kept comes last

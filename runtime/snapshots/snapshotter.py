@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from runtime.snapshots.committed import StoredSnapshot
+
 SnapshotterName = Literal["overlay", "copies"]
 """Which of them."""
 
@@ -79,5 +81,11 @@ class Snapshotter(Protocol):
     def remove(self, name: str) -> None:
         """Remove a committed snapshot that nobody uses. Idempotent."""
 
-    def size(self, name: str) -> int:
-        """Return the bytes that a committed snapshot takes on disk."""
+    def stored(self) -> tuple[StoredSnapshot, ...]:
+        """List the committed snapshots that can be removed here, with what is known of them."""
+
+    def measure(self, directory: str) -> int:
+        """Find out the bytes that a committed snapshot takes on disk; they are remembered."""
+
+    def lay_aside(self, directory: str, target: Path) -> None:
+        """Move a committed snapshot that nobody uses to where it is then removed. Idempotent."""

@@ -5,12 +5,9 @@ import os
 
 import pytest
 
-from builder.cache.state import Record
-from builder.collect import choose_records
-from builder.errors import StoreError
-from builder.store import BOOT_ID, RESERVE_NAME, RESERVE_SIZE, Store
+from builder.errors import StoreError, UsageError
+from builder.store import BOOT_ID, RESERVE_NAME, RESERVE_SIZE, Store, check_root
 from registry.errors import StoreFullError
-from registry.oci.digest import digest_of
 from runtime.errors import KernelError
 
 
@@ -61,14 +58,20 @@ def test_close_leaves_nothing_unfinished(tmp_path):
     assert list((tmp_path / "root" / "tmp").iterdir()) == []
 
 
-def test_store_is_exclusive_only_while_nobody_else_is_in(store):
-    """Deleting waits until other processes have left."""
-    with store.exclusive() as alone:
-        assert alone
-    with Store(store.root), store.exclusive() as alone:
-        assert not alone
-    with store.exclusive() as alone:
-        assert alone
+def test_sweep_tells_what_the_dead_held(tmp_path):
+    """What a killed process held is given back once, what a living one holds is not."""
+    store = Store(tmp_path / "root")
+    with Store(store.root) as other:
+        other.snapshots.has("living")
+        dead = store.root / "tmp" / "1-dead"
+        dead.mkdir()
+        (dead / ".held").write_text("one\ntwo\n")
+
+        assert store.sweep_unfinished() == {"one", "two"}
+        assert store.sweep_unfinished() == set()
+        with store.removing() as held:
+            assert held == {"living"}
+    store.close()
 
 
 def test_root_that_cannot_be_made_is_refused_with_its_name(tmp_path):
@@ -81,19 +84,25 @@ def test_root_that_cannot_be_made_is_refused_with_its_name(tmp_path):
     assert "--root" in str(caught.value.hint)
 
 
-def test_records_are_chosen_least_recently_used_first():
-    """Records go until what is left fits, and a layer counts as long as one record has it."""
-    layers = [digest_of(bytes([number])) for number in range(3)]
-    owners = [layers[0], layers[1], layers[0], layers[2]]
-    records = [
-        (Record(key=str(number), diff_id=owner, created="", name="", ingredients=()), float(number))
-        for number, owner in enumerate(owners)
-    ]
-    sizes = dict.fromkeys(layers, 10)
+@pytest.mark.parametrize("made", [False, True], ids=["missing", "a file"])
+def test_root_that_is_not_there_is_not_made_by_who_only_looks(tmp_path, made):
+    """A typing error in the root makes no store, and is named."""
+    root = tmp_path / "root"
+    if made:
+        root.touch()
 
-    assert choose_records(records, sizes, used_before=float("inf"), keep_storage=20) == ["0", "1"]
-    assert choose_records(records, sizes, used_before=2.0, keep_storage=0) == ["0", "1"]
-    assert choose_records(records, sizes, used_before=float("inf"), keep_storage=100) == []
+    with pytest.raises(UsageError, match=r"store does not exist: `.*/root`"):
+        check_root(root)
+
+
+def test_root_of_something_else_is_refused(tmp_path):
+    """A folder with other things in it is left alone; an empty one will do."""
+    (tmp_path / "photos").mkdir()
+
+    with pytest.raises(UsageError, match="no store of pybuild"):
+        check_root(tmp_path)
+
+    assert check_root(tmp_path / "photos") == tmp_path / "photos"
 
 
 def test_descriptors_of_the_store_are_not_inherited(store):

@@ -9,9 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.cli.build_request import parse_build
+from builder.cli.collecting import Collecting
 from builder.cli.inside import run_inside
 from builder.cli.registries import NO_ADDITIONS, connect
 from builder.cli.render import Renderer, open_renderer
+from builder.collect.sweep import sweep
 from builder.errors import StateDamagedError
 from builder.events import Warned
 from builder.pipeline import Build, BuildResult
@@ -67,24 +69,28 @@ def build_image(
         from builder.cli.show_cache import CacheReport  # noqa: PLC0415  only with --explain-cache
 
         renderer = CacheReport(renderer, sys.stderr, is_alone=mode == "quiet")
+    collecting = Collecting(arguments, environment, renderer.sink)
     with Store(request.root, warn=warn_through(renderer)) as store:
         make = partial(open_build, request, arguments, environment, store, renderer, additions=additions)
         try:
             build, needs_namespace = prepare(make)
             renderer.pause()
         except BaseException as error:
+            collecting.collect(store, error, is_inside=False)
             renderer.close(error)
             raise
+        collect = partial(collecting.collect, store, is_inside=needs_namespace)
         if not needs_namespace:
-            return _finish(build, None, renderer, write)
+            sweep(store, is_inside=False)
+            return _finish(build, None, renderer, write, collect)
         isolation = environment.isolation(arguments.isolation)
         if shell is None:
-            return run_inside(store, lambda zygote: _finish(build, zygote, renderer, write), isolation)
+            return run_inside(store, lambda zygote: _finish(build, zygote, renderer, write, collect), isolation)
         from runtime import terminal  # noqa: PLC0415  only with --on
 
         with terminal.kept(0) as is_ours:
-            on_failure = partial(shell.open, renderer=renderer, foreground=is_ours)
-            return run_inside(store, lambda zygote: _finish(build, zygote, renderer, write, on_failure), isolation)
+            show = partial(shell.open, renderer=renderer, foreground=is_ours)
+            return run_inside(store, lambda zygote: _finish(build, zygote, renderer, write, collect, show), isolation)
 
 
 def _parse_shell(arguments: argparse.Namespace, environment: Environment, mode: str) -> DebugShell | None:
@@ -167,14 +173,17 @@ def _finish(
     zygote: Zygote | None,
     renderer: Renderer,
     write: Callable[[BuildResult], None],
+    collect: Callable[[BaseException | None], None],
     on_failure: Callable[[FailedStep], None] | None = None,
 ) -> int:
     renderer.start()
     try:
         result = build.finish(zygote, on_failure=on_failure)
     except BaseException as error:
+        collect(error)
         renderer.close(error)
         raise
+    collect(None)
     renderer.close()
     build.close()
     write(result)

@@ -4,84 +4,166 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from builder.cli.inside import run_inside
-from builder.cli.units import format_size, parse_size
-from builder.collect import choose_records, collect_blobs, collect_snapshots, remove_untagged
-from builder.dockerfile.instructions import parse_duration
+from builder.cli.find_image import shorten
+from builder.cli.inside import run_inside_if_possible
+from builder.cli.prune_filters import Filters, parse_filters
+from builder.cli.space_limits import parse_space
+from builder.cli.table import format_table
+from builder.cli.units import format_age, format_size
+from builder.collect.choice import cache_size, choose
+from builder.collect.inventory import take_inventory
+from builder.collect.limits import Disk, Limits
+from builder.collect.removal import Freed, collect
 from builder.errors import UsageError
-from builder.solve.cache_mounts import remove_cache_mounts
-from builder.store import Store
+from builder.store import Store, check_root
+from runtime.disk_usage import disk_usage
 
 if TYPE_CHECKING:
     import argparse
 
     from builder.cli.environment import Environment
-    from registry.oci.digest import Digest
-    from runtime.zygote import Zygote
+    from builder.collect.choice import Choice
+    from builder.collect.inventory import Inventory, Item
+
+_EVER = 1 << 63
+"""A time, in nanoseconds, before which everything was used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What is to go.
+
+    Attributes:
+        with_cache: cache too, not only what has no name and what nothing needs.
+        filters: which items.
+        limits: how much may stay; None for nothing.
+        only_blobs: what can be removed outside the namespace.
+    """
+
+    with_cache: bool
+    filters: Filters
+    limits: Limits | None
+    only_blobs: bool = False
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing of the cache is to stay."""
+        return self.with_cache and self.limits is None and not self.filters.predicates and not self.filters.used_before
+
+    def decide(self, store: Store, inventory: Inventory) -> Choice:
+        """Choose what goes of what there is."""
+        keep = None if self.limits is None else self.limits.keep(Disk.of(store.root), cache_size(inventory))
+        return choose(
+            inventory,
+            partial(self._wants, inventory),
+            used_before=self.filters.used_before or _EVER,
+            keep=keep,
+            with_orphans=not self.filters.predicates,
+            only_blobs=self.only_blobs,
+        )
+
+    def _wants(self, inventory: Inventory, item: Item) -> bool:
+        return (self.with_cache or item.kind == "image") and self.filters.wants(item, inventory)
 
 
 def run(arguments: argparse.Namespace, environment: Environment) -> int:
-    """Remove images without a name, unneeded snapshots and blobs; with `-a` or a limit, cache records too."""
-    used_before = _used_before(arguments.filter)
-    keep = parse_size(arguments.keep_storage, option="--keep-storage") if arguments.keep_storage else 0
-    drop_records = arguments.all or bool(arguments.keep_storage) or bool(arguments.filter)
-    if not arguments.force and not _confirmed(environment, drop_records=drop_records):
+    """Remove images without a name, unneeded snapshots and blobs; with `-a`, a limit or a filter cache too."""
+    filters = parse_filters(arguments.filter)
+    limits = _parse_limits(arguments)
+    root = check_root(environment.root(arguments.root))
+    with_cache = arguments.all or limits is not None or bool(arguments.filter)
+    if not arguments.force and not arguments.dry_run and not _is_confirmed(environment, with_cache=with_cache):
         return 1
-    with Store(environment.root(arguments.root), deletes=True) as store:
-        body = partial(_prune, store, drop_records=drop_records, used_before=used_before, keep=keep)
-        return run_inside(store, body, environment.isolation())
+    with Store(root, deletes=not arguments.dry_run) as store:
+
+        def body(*, is_inside: bool) -> int:
+            wish = _Wish(with_cache=with_cache, filters=filters, limits=limits, only_blobs=not is_inside)
+            return _preview(store, wish) if arguments.dry_run else _prune(store, wish, is_verbose=arguments.verbose)
+
+        return run_inside_if_possible(store, body, environment.isolation(), "snapshots and cache mounts stay")
 
 
-def _prune(store: Store, zygote: Zygote, *, drop_records: bool, used_before: float, keep: int) -> int:
-    del zygote  # only the namespace is needed
-    with store.exclusive() as alone:
-        if not alone:
-            raise UsageError("store is in use by another pybuild", hint="try again when it has ended")
-        images = remove_untagged(store)
-        records: list[str] = []
-        if drop_records:
-            sizes = _layer_sizes(store)
-            records = choose_records(store.state.records(), sizes, used_before=used_before, keep_storage=keep)
-            store.state.remove_records(records)
-        everything = drop_records and not keep and used_before == float("inf")
-        snapshots = collect_snapshots(store, everything=everything)
-        caches = remove_cache_mounts(store.root) if everything else 0
-        freed = collect_blobs(store)
-    sys.stdout.write(
-        f"removed {images} images without a name, {len(records)} cache records, {snapshots} snapshots, "
-        f"{caches} cache mounts, {len(freed.blobs)} blobs\nTotal reclaimed space of blobs: {format_size(freed.size)}\n"
-    )
+def _prune(store: Store, wish: _Wish, *, is_verbose: bool) -> int:
+    before = _state_size(store)
+    inventory, freed = collect(store, partial(wish.decide, store), measure=not wish.only_blobs)
+    if wish.is_everything:
+        store.state.forget_files()
+        for damaged in store.root.glob("state.db.damaged-*"):
+            damaged.unlink(missing_ok=True)
+    store.state.compact()
+    if is_verbose:
+        sys.stdout.write(_table(inventory, freed))
+    reclaimed = freed.size + max(0, before - _state_size(store))
+    sys.stdout.write(f"removed {_count(freed)}\nTotal reclaimed space: {format_size(reclaimed)}\n")
     return 0
 
 
-def _layer_sizes(store: Store) -> dict[Digest, int]:
-    return {
-        record.diff_id: max((blob.size for blob in store.state.find_blobs(record.diff_id)), default=0)
-        for record, _ in store.state.records()
+def _preview(store: Store, wish: _Wish) -> int:
+    inventory = take_inventory(store, measure=not wish.only_blobs)
+    choice = wish.decide(store, inventory)
+    chosen = Freed(items=choice.items, parts=choice.parts)
+    sys.stdout.write(_table(inventory, chosen))
+    sys.stdout.write(f"would remove {_count(chosen)}\nTotal reclaimable space: {format_size(chosen.size)}\n")
+    return 0
+
+
+def _count(freed: Freed) -> str:
+    kinds = [item.kind for item in freed.items]
+    parts = [part.kind for part in freed.parts]
+    return (
+        f"{kinds.count('image')} images without a name, {kinds.count('record')} cache records, "
+        f"{parts.count('snapshot')} snapshots, {parts.count('mount')} cache mounts, {parts.count('blob')} blobs"
+    )
+
+
+def _table(inventory: Inventory, freed: Freed) -> str:
+    """List what goes, each part with the first item that it goes with."""
+    sizes = {part.name: part.size or 0 for part in freed.parts}
+    now = time.time()
+    rows = []
+    for item in freed.items:
+        size = sum(sizes.pop(name, 0) for name in item.parts)
+        rows.append(
+            (shorten(item.id), item.type, format_size(size), format_age(now - item.used / 1e9), item.description)
+        )
+    for name, size in sizes.items():
+        age = format_age(now - inventory.parts[name].mark / 1e9)
+        rows.append((shorten(name), "unreferenced", format_size(size), age, ""))
+    return format_table(("ID", "TYPE", "SIZE", "LAST USED", "DESCRIPTION"), rows) if rows else ""
+
+
+def _state_size(store: Store) -> int:
+    return sum(disk_usage(path) for path in store.root.glob("state.db*"))
+
+
+def _parse_limits(arguments: argparse.Namespace) -> Limits | None:
+    """Read the options about space; None if there are none."""
+    if arguments.keep_storage and arguments.reserved_space:
+        raise UsageError("--keep-storage and --reserved-space are the same", hint="give one of them")
+    given = {
+        "--max-used-space": arguments.max_used_space,
+        "--min-free-space": arguments.min_free_space,
+        "--reserved-space": arguments.reserved_space,
+        "--keep-storage": arguments.keep_storage,
     }
+    spaces = {option: parse_space(text, option=option) for option, text in given.items() if text is not None}
+    if not spaces:
+        return None
+    return Limits(
+        max_used=spaces.get("--max-used-space"),
+        min_free=spaces.get("--min-free-space"),
+        reserved=spaces.get("--reserved-space") or spaces.get("--keep-storage"),
+    )
 
 
-def _used_before(filters: list[str]) -> float:
-    limit = float("inf")
-    for text in filters:
-        key, _, value = text.partition("=")
-        if key != "until":
-            raise UsageError(f"unknown filter: `{text}`", hint="use until=DURATION, e.g. until=24h")
-        try:
-            age = parse_duration(value) / 1e9
-        except ValueError as error:
-            raise UsageError(f"invalid duration: `{text}`", hint="use e.g. until=24h") from error
-        limit = min(limit, time.time() - age)
-    return limit
-
-
-def _confirmed(environment: Environment, *, drop_records: bool) -> bool:
+def _is_confirmed(environment: Environment, *, with_cache: bool) -> bool:
     if not environment.stdin_tty:
         raise UsageError("prune asks before it removes, and standard input is no terminal", hint="add --force")
-    what = "the build cache and all images without a name" if drop_records else "images without a name and leftovers"
+    what = "build cache and all images without a name" if with_cache else "images without a name and leftovers"
     sys.stderr.write(f"WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}

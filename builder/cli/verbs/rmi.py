@@ -1,7 +1,7 @@
 """`pybuild rmi`: fewer names, and images without names gone from the list.
 
-Blobs that no other image and no cache record needs are deleted with it, unless another process uses the store: then they
-wait for the next time, or for `pybuild prune`.
+Blobs that no other image and no cache record needs are deleted with it, but for those that a running process has looked
+at: they wait for the next time, or for `pybuild prune`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from builder.cli.find_image import Images, open_images
-from builder.collect import collect_blobs
+from builder.collect.removal import collect_orphans
 from builder.errors import UsageError
 from builder.store import Store, give_up_reserve
 from registry.errors import ImageMissingError
@@ -68,10 +68,9 @@ def _tell(entries: tuple[LayoutEntry, ...]) -> None:
 
 
 def _delete_blobs(root: Path) -> None:
-    """Delete what no image and no cache record needs any more, unless a build may be about to need it."""
+    """Delete what no image and no cache record needs any more, and no running build."""
     if not root.is_dir():
         return
-    with Store(root, deletes=True) as store, store.exclusive() as alone:
-        if alone:
-            for digest in collect_blobs(store).blobs:
-                sys.stdout.write(f"Deleted: {digest}\n")
+    with Store(root, deletes=True) as store:
+        for blob in collect_orphans(store).parts:
+            sys.stdout.write(f"Deleted: {blob.name}\n")

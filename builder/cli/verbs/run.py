@@ -120,6 +120,7 @@ def _find_image(arguments: argparse.Namespace, environment: Environment, store: 
     reference = parse_reference(arguments.image)
     descriptor = None if arguments.pull == "always" else store.layout.find(reference)
     if descriptor is not None:
+        store.blobs.has(descriptor.digest)  # so that nobody removes an image without a name from under a container
         return load_image(store.blobs, descriptor, platform)
     if arguments.pull == "never":
         raise UsageError(f"no such image: `{arguments.image}`", hint="`pybuild images` lists what is there")

@@ -1,6 +1,7 @@
 """The state database: records, blobs, damage."""
 
 import contextlib
+import math
 import os
 import sqlite3
 import subprocess
@@ -13,10 +14,13 @@ from builder.cache.fingerprints import StoredFingerprints
 from builder.cache.key import derive_key
 from builder.cache.past import PastStep
 from builder.cache.state import USE_GRAIN, Record, State
+from builder.context.remote import UrlRow
 from builder.errors import StateDamagedError, StoreError
+from builder.image.layer_index import LayerIndex
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import digest_of
 from registry.oci.media_types import OCI_LAYER_GZIP
+from runtime.layers.entry import Entry, EntryKind
 
 
 @pytest.fixture
@@ -57,21 +61,60 @@ def test_use_of_a_record_is_noted_once_a_minute(state, monkeypatch):
     assert noted == [1000.0, 1001.0 + USE_GRAIN, 500.0]
 
 
-def test_blobs_of_forgotten_layers_are_gone(state):
-    """Only the layers that are kept stay known."""
-    blob = Descriptor(media_type=OCI_LAYER_GZIP, digest=digest_of(b"blob"), size=4)
-    kept, dropped = digest_of(b"kept"), digest_of(b"dropped")
-    state.put_blob(kept, blob)
-    state.put_blob(dropped, blob)
-    state.forget_layers_except({kept})
+def test_layer_is_known_until_its_last_blob_is_forgotten(state):
+    """What is known of a layer goes with the last of its forms, and other layers stay."""
+    first, second = (Descriptor(media_type=OCI_LAYER_GZIP, digest=digest_of(name), size=4) for name in (b"1", b"2"))
+    layer, other = digest_of(b"layer"), digest_of(b"other")
+    index = LayerIndex(state)
+    for diff_id, blob in ((layer, first), (layer, second), (other, second)):
+        state.put_blob(diff_id, blob)
+        index.put(diff_id, [Entry(path=b"a", kind=EntryKind.FILE, mode=0o644, uid=0, gid=0, mtime=0)])
+    state.add_origin([first.digest, second.digest], "registry/name")
+    state.put_url("url", UrlRow(etag="", modified="", digest=first.digest))
 
-    assert state.find_blobs(kept) == (blob,)
-    assert state.find_blobs(dropped) == ()
+    state.forget_blobs(frozenset({first.digest}))
+    assert state.layer_blobs() == {layer: (second.digest,), other: (second.digest,)}
+    assert index.has(layer)
+    assert state.url_bodies() == frozenset()
+    assert state.find_origins([first.digest, second.digest]) == {first.digest: (), second.digest: ("registry/name",)}
+
+    state.forget_blobs(frozenset({second.digest}))
+    assert state.layer_blobs() == {}
+    assert not index.has(layer)
+    assert not index.has(other)
+
+
+def test_record_that_was_used_since_is_not_removed(state):
+    """Who removes records spares those that were used after it looked."""
+    state.put_record(record())
+    state.remove_records(["k"], used_until=0)
+    spared = state.find_record("k")
+    state.remove_records(["k"], used_until=math.inf)
+
+    assert spared == record()
+    assert state.find_record("k") is None
+
+
+def test_compacting_gives_space_back(state, tmp_path):
+    """What was forgotten no longer takes space on disk."""
+    path = tmp_path / "state.db"
+    index = LayerIndex(state)
+    files = (Entry(path=b"%d" % n, kind=EntryKind.FILE, mode=0, uid=0, gid=0, mtime=0) for n in range(9000))
+    index.put(digest_of(b"layer"), files)
+    state.put_blob(digest_of(b"layer"), Descriptor(media_type=OCI_LAYER_GZIP, digest=digest_of(b"1"), size=4))
+    state.compact()
+    full = path.stat().st_size
+    state.forget_blobs(frozenset({digest_of(b"1")}))
+    state.compact()
+
+    assert path.stat().st_size < full / 2
+    assert state.layer_blobs() == {}
 
 
 def test_records_of_a_name_are_listed_the_last_used_first(state, monkeypatch):
     """Up to as many as are asked for."""
-    monkeypatch.setattr("builder.cache.state.USE_GRAIN", 0)
+    times = iter([1.0, 2.0, 3.0, 3.0 + USE_GRAIN])
+    monkeypatch.setattr("builder.cache.state.time.time", lambda: next(times))
     for key in "abc":
         state.put_record(record(key))
     state.touch_records(["a"])
@@ -80,12 +123,14 @@ def test_records_of_a_name_are_listed_the_last_used_first(state, monkeypatch):
 
 
 def test_listing_goes_with_its_record(state):
-    """It is there as long as the record is."""
+    """It is there as long as the record is, so also where the record was used since."""
     state.put_record(record("a"), listing=b"listing")
     state.put_record(record("b"))
 
     assert (state.find_listing("a"), state.find_listing("b")) == (b"listing", b"")
-    state.remove_records(["a"])
+    state.remove_records(["a"], used_until=0)
+    assert state.find_listing("a") == b"listing"
+    state.remove_records(["a"], used_until=math.inf)
     assert state.find_listing("a") == b""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from builder.errors import BuildError
-from builder.solve.cache_mounts import CacheMounts, cache_mounts, remove_cache_mounts
+from builder.solve.cache_mounts import CacheMounts, StoredCache, lay_cache_aside, list_caches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,10 +123,51 @@ def test_renewed_cache_is_empty(tmp_path: Path) -> None:
         assert list(tree.iterdir()) == []
 
 
-def test_caches_are_removed(tmp_path: Path) -> None:
-    """After removing, no cache is left."""
-    with make(tmp_path).hold("key", "id", "shared", fill=leave_alone):
+def test_cache_is_listed_with_its_name_and_last_use(tmp_path: Path) -> None:
+    """A cache is known by its key, for people by its id, and each use is noted."""
+    with make(tmp_path).hold("key", "my id", "shared", fill=leave_alone):
         pass
+    os.utime(tmp_path / "mounts" / "key" / "lock-0", ns=(5, 5))
+    old = list_caches(tmp_path)
+    with make(tmp_path).hold("key", "my id", "shared", fill=leave_alone):
+        pass
+    (new,) = list_caches(tmp_path)
 
-    assert remove_cache_mounts(tmp_path) == 1
-    assert cache_mounts(tmp_path) == ()
+    assert old == (StoredCache(key="key", id="my id", used=5),)
+    assert new.used > 5
+
+
+def test_cache_is_removed_unless_it_is_in_use(tmp_path: Path) -> None:
+    """A cache stays while a step has it, and is gone whole after that."""
+    with make(tmp_path).hold("key", "id", "shared", fill=leave_alone):
+        assert not lay_cache_aside(tmp_path, "key", tmp_path / "aside")
+        assert list_caches(tmp_path)
+
+    assert lay_cache_aside(tmp_path, "key", tmp_path / "aside")
+    assert (tmp_path / "aside" / "tree-0").is_dir()
+    assert list_caches(tmp_path) == ()
+
+
+def test_cache_that_is_removed_again_and_again_serves_all(tmp_path: Path) -> None:
+    """Steps that take a cache while it is removed under their hands find it whole, or a new one."""
+    errors: list[BaseException] = []
+
+    def use() -> None:
+        try:
+            for number in range(20):
+                with make(tmp_path).hold("key", "id", "locked", fill=leave_alone) as tree:
+                    (tree / "file").write_text(str(number))
+                    assert (tree / "file").read_text() == str(number)
+        except BaseException as error:  # noqa: BLE001  the test's own thread raises it
+            errors.append(error)
+
+    threads = [threading.Thread(target=use) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    removed = 0
+    while any(thread.is_alive() for thread in threads):
+        removed += lay_cache_aside(tmp_path, "key", tmp_path / f"aside-{removed}")
+    for thread in threads:
+        thread.join()
+
+    assert errors == []

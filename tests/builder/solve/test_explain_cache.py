@@ -1,5 +1,6 @@
 """Why the cache had a step or not, told from records and the last build."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -151,7 +152,7 @@ def test_removed_record_is_no_change(machine):
     """The last build had this very key."""
     step = run("make", base())
     machine.build(step)
-    machine.state.remove_records([record.key for record, _ in machine.state.records()])
+    machine.state.remove_records([record.key for record, _ in machine.state.records()], used_until=math.inf)
 
     assert machine.build(step) == [CacheAnswer(0, "record removed")]
 
@@ -159,7 +160,7 @@ def test_removed_record_is_no_change(machine):
 def test_removed_record_of_a_step_that_changed_leaves_its_text(machine):
     """All that is known of the last build is the instruction."""
     machine.build(run("make", base()))
-    machine.state.remove_records([record.key for record, _ in machine.state.records()])
+    machine.state.remove_records([record.key for record, _ in machine.state.records()], used_until=math.inf)
 
     assert machine.build(run("ninja", base())) == [
         CacheAnswer(0, "past removed", (CacheChange("instruction", "", "RUN make", "RUN ninja"),))
@@ -171,7 +172,7 @@ def test_key_of_another_version_is_no_change(machine):
     step = run("make", base())
     machine.build(step)
     (record,) = [record for record, _ in machine.state.records()]
-    machine.state.remove_records([record.key])
+    machine.state.remove_records([record.key], used_until=math.inf)
     machine.state.put_record(replace(record, key="older"))
     stages = machine.state.find_past(PLACE)
     machine.state.put_past(PLACE, {"s": (stages["s"][0], stages["s"][1]._replace(key="older"))})

@@ -148,6 +148,18 @@ def test_layout_removes_all_entries_of_an_image(layout: ImageLayout) -> None:
     assert layout.entries() == (LayoutEntry(None, TWO),)
 
 
+def test_layout_entry_without_a_name_is_removed_alone(layout: ImageLayout) -> None:
+    """Taking the entry without a name away spares a name that the image got meanwhile, and other images."""
+    layout.put(ONE, None)
+    layout.put(TWO, None)
+
+    assert layout.remove_unnamed(ONE.digest)
+    assert not layout.remove_unnamed(ONE.digest)
+    layout.put(ONE, HELLO)
+    assert not layout.remove_unnamed(ONE.digest)
+    assert layout.entries() == (LayoutEntry(None, TWO), LayoutEntry(HELLO, ONE))
+
+
 def test_layout_keeps_what_other_tools_wrote(layout: ImageLayout) -> None:
     """Unknown fields, odd names and entries that nobody understands survive a change."""
     foreign: list[Any] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,6 +29,9 @@ from registry.errors import (
     StoreFullError,
 )
 from registry.oci.digest import Digest, digest_of, parse_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[3]
 MISSING = digest_of(b"not there")
@@ -333,3 +338,32 @@ def test_good_blob_stays_whatever_size_it_is_said_to_have(tmp_path: Path) -> Non
             blob.read()
 
     assert store.has(digest)
+
+
+def test_store_holds_what_is_asked_for_and_made(tmp_path: Path) -> None:
+    """A blob is held before it is said to be there, and before it is there; asking for it notes its use."""
+    held: list[str] = []
+
+    @contextlib.contextmanager
+    def hold(name: str) -> Iterator[None]:
+        held.append(name)
+        yield
+
+    store = LocalBlobStore(tmp_path / "images", temporary=tmp_path / "tmp", hold=hold)
+    digest = store.put(b"blob").digest
+    os.utime(store.path(digest), (1, 1))
+
+    assert store.has(digest)
+    assert not store.has(MISSING)
+    assert held == [digest, digest, MISSING]
+    assert store.path(digest).stat().st_mtime > 1
+
+
+def test_store_that_nobody_collects_leaves_time_stamps_alone(store: LocalBlobStore) -> None:
+    """A layout of another tool is only read."""
+    digest = store.put(b"blob").digest
+    os.utime(store.path(digest), (1, 1))
+
+    assert store.has(digest)
+    assert store.path(digest).stat().st_mtime == 1
+    assert [(found, status.st_size) for found, status in store.scan()] == [(digest, 4)]

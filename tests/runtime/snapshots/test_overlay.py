@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -130,17 +131,76 @@ def test_size_counts_disk_blocks_and_hard_links_once(snapshots: Snapshots):
     active = snapshots.prepare()
     (active.upper / "f").write_bytes(bytes(100_000))
     snapshots.commit(active, "a")
-    alone = snapshots.size("a")
+    alone = snapshots.measure("a")
     os.link(snapshots.path("a") / "f", snapshots.path("a") / "g")
 
     assert 100_000 <= alone < 200_000
-    assert snapshots.size("a") == alone
+    assert snapshots.measure("a") == alone
+
+
+def test_size_is_remembered_and_use_is_noted(snapshots: Snapshots, tmp_path):
+    """A size is found out once; asking for a snapshot is a use of it only where somebody collects."""
+    put(snapshots, "a", file="x")
+    (fresh,) = snapshots.stored()
+    os.utime(tmp_path / "snapshots" / ".sizes" / "a", (1, 1))
+    size = snapshots.measure("a")
+    (measured,) = snapshots.stored()
+    snapshots.has("a")
+    (read,) = snapshots.stored()
+    collected = Snapshots(tmp_path / "snapshots", tmp_path / "temporary", hold=lambda _: contextlib.nullcontext())
+    collected.has("a")
+    (used,) = snapshots.stored()
+
+    assert fresh.size is None
+    assert (measured.size, measured.used) == (size, 1_000_000_000)
+    assert read == measured
+    assert used.used > 1_000_000_000
+
+
+def test_snapshot_is_held_before_it_is_found(tmp_path):
+    """Whoever asks for a snapshot, or makes one, holds the directory that it is or will be in."""
+    held: list[str] = []
+
+    def hold(name: str) -> contextlib.nullcontext[None]:
+        held.append(name)
+        return contextlib.nullcontext()
+
+    snapshots = Snapshots(tmp_path / "snapshots", tmp_path / "temporary", hold=hold)
+    put(snapshots, "a", file="x")
+    made = list(held)
+    snapshots.has("b")
+
+    assert set(made) == {snapshots.path("a").name}
+    assert held[-1] == snapshots.path("b").name
+
+
+def test_snapshot_without_a_note_is_as_old_as_its_directory(snapshots: Snapshots, tmp_path):
+    """A snapshot of an earlier version is listed, and measured, like others."""
+    put(snapshots, "a", file="x")
+    (tmp_path / "snapshots" / ".sizes" / "a").unlink()
+    (found,) = snapshots.stored()
+    size = snapshots.measure("a")
+    (known,) = snapshots.stored()
+
+    assert (found.size, found.used) == (None, (tmp_path / "snapshots" / "a").stat().st_ctime_ns)
+    assert (known.size, known.used) == (size, found.used)
+
+
+def test_snapshot_laid_aside_is_whole(snapshots: Snapshots, tmp_path):
+    """It goes at once with what is known of it; a second time is no error."""
+    put(snapshots, "a", file="x")
+    snapshots.lay_aside("a", tmp_path / "aside")
+    snapshots.lay_aside("a", tmp_path / "aside")
+
+    assert (tmp_path / "aside" / "file").read_text() == "x"
+    assert snapshots.stored() == ()
+    assert os.listdir(tmp_path / "snapshots" / ".sizes") == []
 
 
 def test_size_of_a_missing_snapshot_names_it(snapshots: Snapshots):
     """A missing snapshot is a kernel error with its path."""
     with pytest.raises(KernelError, match=r"read on `.*snapshots/a`: No such file"):
-        snapshots.size("a")
+        snapshots.measure("a")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", ".hidden"])
