@@ -9,8 +9,9 @@ Source: field names follow BuildKit's status records (`vertexes`, `statuses`, `l
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+from registry.value import frozen
 
 CacheReason = Literal[
     "cached",  # the store had it
@@ -69,7 +70,7 @@ class CacheAnswer(NamedTuple):
         return self.reason in {"cached", "imported"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class VertexStarted:
     """A vertex is looked at: named for people, identified by *vertex* for machines."""
 
@@ -79,7 +80,7 @@ class VertexStarted:
     time: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class VertexCompleted:
     """A vertex is done: from the cache, by work, or with an error.
 
@@ -94,7 +95,7 @@ class VertexCompleted:
     time: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class VertexLog:
     """Bytes a step wrote: stream 1 is its standard output, 2 its standard error. Not cut at line ends."""
 
@@ -104,7 +105,7 @@ class VertexLog:
     time: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class VertexStatus:
     """How far a transfer or another measured part of a vertex is.
 
@@ -120,7 +121,7 @@ class VertexStatus:
     time: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Warned:
     """Something the user should know that does not stop the build.
 

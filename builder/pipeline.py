@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -36,6 +35,7 @@ from registry.errors import (
     RegistryError,
     StoreFullError,
 )
+from registry.value import field, frozen, replace
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -68,7 +68,7 @@ LOCAL_OUTPUTS = frozenset({OutputType.LOCAL, OutputType.TAR})
 """Outputs that read the file system of the result."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class BuildResult:
     """What came of a build: the image or an index, the names it was given, and what a metadata file tells of it."""
 

@@ -6,12 +6,12 @@ range of lines in it, with a column range in its first line when the fault can b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from registry.value import field, frozen
 
 CONTEXT_LINES = 2
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class SourceFile:
     """The text of a file and the name shown to the user.
 
@@ -30,7 +30,7 @@ class SourceFile:
         object.__setattr__(self, "lines", tuple([line.rstrip("\r") for line in lines]))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Span:
     """A place in a source file: lines and columns count from 1, ends are inclusive; column 0 is the whole line."""
 

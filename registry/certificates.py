@@ -13,10 +13,10 @@ Source: containers-certs.d(5); docker's "Verify repository client with certifica
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.errors import CertificateInvalidError
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ClientPair:
     """A client certificate (chain) and its key, both PEM files."""
 
@@ -34,7 +34,7 @@ class ClientPair:
     key: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HostCertificates:
     """What certs.d holds for one host; *authorities* are PEM files."""
 

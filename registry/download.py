@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
@@ -21,6 +20,7 @@ from registry.hosts import Host
 from registry.retries import TRANSIENT
 from registry.transfer import CHUNK_SIZE, PROGRESS_STEP, TransferProgress
 from registry.transport import redact_url
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _NOT_MODIFIED: Final = 304
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Downloaded:
     """A body that was stored: *digest* and *size*, and the validators *etag* and *modified*, empty if there are none."""
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from registry.errors import ConfigurationError, ReferenceInvalidError, RegistryBlockedError
 from registry.oci.reference import DEFAULT_NAMESPACE, DEFAULT_REGISTRY, Reference, parse_reference
+from registry.value import field, frozen, replace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ _PULL_FROM_MIRROR: Final[dict[str, PullFromMirror]] = {
 _LOOPBACK_V4 = re.compile(r"127(?:\.\d{1,3}){3}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Host:
     """A registry. *insecure* allows plain HTTP and TLS certificates that nobody vouches for."""
 
@@ -52,7 +52,7 @@ class Host:
         return self.insecure or is_loopback(self.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Endpoint:
     """A repository on a host; *is_mirror* if another endpoint follows that may be asked instead."""
 
@@ -61,7 +61,7 @@ class Endpoint:
     is_mirror: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Mirror:
     """Another place that may have what a rule's prefix covers."""
 
@@ -70,7 +70,7 @@ class Mirror:
     pull_from_mirror: PullFromMirror = "all"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RegistryRule:
     """One `[[registry]]` table. *prefix* is `host[/path]` or `*.domain`; an empty *location* rewrites nothing."""
 
@@ -81,7 +81,7 @@ class RegistryRule:
     mirrors: tuple[Mirror, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RegistrySettings:
     """Everything that says how registries are reached.
 

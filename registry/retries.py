@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from registry.errors import UnreachableError
 from registry.transfer import Cancellation
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ _LOG = logging.getLogger("pybuild." + __name__)
 _MAX_ERROR_BODY: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RetryPolicy:
     """How often and how patiently a request is tried. Delays are in seconds.
 
@@ -44,7 +44,7 @@ class RetryPolicy:
         return min(self.longest_delay, self.first_delay * 2.0 ** (attempt - 1)) * (1 - chance / 2)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Pacing:
     """Retries as they are carried out: the policy, chance, and how to wait.
 

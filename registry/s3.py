@@ -13,7 +13,6 @@ cache/remotecache/s3/s3.go, for the attributes.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -21,6 +20,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from registry.errors import StorageError
 from registry.oci.digest import digest_algorithm, digest_hex
 from registry.storage import read_position
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ _UNRESERVED: Final = "/-_.~"
 _MAX_ERROR_BODY: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AccessKey:
     """Who asks. *session_token* belongs to keys that expire, empty for others."""
 
@@ -47,7 +47,7 @@ class AccessKey:
     session_token: str = field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Bucket:
     """A place in a bucket.
 

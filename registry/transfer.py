@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from registry.errors import RegistryError
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ PROGRESS_STEP: Final = 1024 * 1024
 """Progress is told at most once for that many bytes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TransferProgress:
     """How far one blob is, or a download that is named by its address: *current* of *total* bytes.
 

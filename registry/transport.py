@@ -11,7 +11,6 @@ import os
 import re
 import socket
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,6 +20,7 @@ from registry.errors import CertificateInvalidError, ProtocolError, UnreachableE
 from registry.hosts import DOCKER_HUB_ADDRESS, Host, is_loopback
 from registry.oci.reference import DEFAULT_REGISTRY
 from registry.transfer import CHUNK_SIZE, Cancellation
+from registry.value import frozen
 
 if TYPE_CHECKING:
     import ssl
@@ -158,7 +158,7 @@ class Answer:
         self.close()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _SessionKey:
     """Sessions are shared by requests that trust the same: *address* is connected to on behalf of *host*."""
 

@@ -8,7 +8,6 @@ Source: BuildKit, solver/llbsolver/provenance/capture.go; slsa.dev, ResourceDesc
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from builder.attest.purl import source_purl
 from builder.dockerfile.mounts import SecretMount, SshMount
 from builder.plan.graph import BaseImage, CopyFiles, RunCommand
 from registry.oci.digest import digest_algorithm, digest_hex
+from registry.value import field, frozen, mutable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +29,7 @@ _CREDENTIALS = re.compile(r"(?:GIT_AUTH_(?:TOKEN|HEADER)|HTTP_AUTH_(?:TOKEN|HEAD
 """Ids of secrets that open what is fetched (builder.context.authorization)."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Material:
     """Something that went in: where it is, and its digests by algorithm, empty if that is not known."""
 
@@ -41,7 +41,7 @@ class Material:
         return {"uri": self.uri, **({"digest": dict(self.digest)} if self.digest else {})}
 
 
-@dataclass(slots=True)
+@mutable(kw_only=False)
 class Inputs:
     """All that went into a result.
 

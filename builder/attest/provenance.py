@@ -9,13 +9,13 @@ Source: slsa.dev, specs v1.1 and v0.2, provenance; BuildKit, docs/attestations/s
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from builder import __version__
 from builder.attest.redact import MASK, redact_json, redact_text, redact_value
 from builder.attest.statement import PROVENANCE_PREFIX, Attestation
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ _HERMETIC_02: Final = "https://mobyproject.org/buildkit@v1#hermetic"
 _DEFAULT_SHM_SIZE: Final = 64 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Invocation:
     """One run of the builder: its *id*, and when it *started* and *finished* as RFC 3339 text.
 
@@ -50,7 +50,7 @@ class Invocation:
     finished: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Account:
     """What was done: *vertices* with the *steps* they are told as, and the *layers* after some of them, base first."""
 

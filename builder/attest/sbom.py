@@ -14,7 +14,6 @@ Source: BuildKit, docs/attestations/sbom-protocol.md, and frontend/attestations/
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from builder import __version__
@@ -28,6 +27,7 @@ from builder.plan.mounts import PlannedMount
 from builder.plan.scan_scope import ScanScope
 from registry.errors import ManifestInvalidError
 from registry.oci.canonical_json import decode_json
+from registry.value import replace
 from runtime.layers.entry import EntryKind
 from runtime.layers.read import read_archive
 from runtime.layers.whiteouts import WHITEOUT_PREFIX

@@ -9,11 +9,11 @@ Source: in-toto attestation framework, spec/v1/statement.md; BuildKit, exporter/
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from builder.errors import AttestationError
 from registry.oci.digest import digest_algorithm, digest_hex
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ MAX_SIZE: Final = 40 << 20
 """Longest statement, in bytes. Source: BuildKit, exporter/attestation/make.go."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Subject:
     """What a statement is about: a package URL, or a path in the result, with its digests by algorithm."""
 
@@ -44,7 +44,7 @@ class Subject:
         return cls(name=name, digest={digest_algorithm(digest): digest_hex(digest)})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Attestation:
     """A predicate and its type. *subjects*, where it has its own, replace those it is given; *file* is a file name."""
 

@@ -10,7 +10,6 @@ Source: moby/buildkit, solver/pb/ops.proto; solver/llbsolver/provenance/buildcon
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
@@ -21,6 +20,7 @@ from builder.plan.owner import needs_no_file, parse_id
 from registry.errors import ReferenceInvalidError
 from registry.oci.platform import Platform, parse_platform
 from registry.oci.reference import parse_reference
+from registry.value import field, mutable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,7 +40,7 @@ _FILE_MODE: Final = 0o644
 _PROGRAM_MODE: Final = 0o755
 
 
-@dataclass(slots=True)
+@mutable(kw_only=False)
 class Steps:
     """Steps in order, inputs first, and which *output* each vertex became, by its digest."""
 

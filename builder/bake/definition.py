@@ -12,11 +12,11 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from builder.dockerfile.suggest import nearest
 from builder.errors import BakeFileError
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -78,7 +78,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 _SWITCHES: Final = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Target:
     """One target: its *values* by key, and the names of those it *inherits* from, the last of which counts most."""
 
@@ -116,7 +116,7 @@ class Target:
         return tuple(dict.fromkeys(value.removeprefix(LINK) for value in values if value.startswith(LINK)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Definitions:
     """What one file, or all of them, define: targets and the members of groups, both by name in their order.
 

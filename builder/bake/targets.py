@@ -5,7 +5,6 @@ Source: docker/buildx, docs/reference/buildx_bake.md; bake/bake.go.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -22,6 +21,7 @@ from builder.bake.definition import (
 )
 from builder.dockerfile.suggest import nearest
 from builder.errors import BakeError, UsageError
+from registry.value import frozen, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,7 +52,7 @@ class Override(NamedTuple):
     appends: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Selection:
     """What is to be built: *targets* with nothing left to inherit, each after those it links to.
 

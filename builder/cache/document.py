@@ -15,13 +15,13 @@ are the contents of cache mounts as tars (`builder.solve.moved_mounts`); readers
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from registry.errors import ManifestInvalidError
 from registry.oci.canonical_json import Fields, decode_json, encode_json
 from registry.oci.descriptor import Descriptor
 from registry.oci.media_types import is_layer, is_nondistributable
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ _KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z)?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CachedLayer:
     """What a key resolves to: a layer, its stored form, and the RFC 3339 time it was made, empty if nobody knows."""
 
@@ -47,7 +47,7 @@ class CachedLayer:
     blob: Descriptor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CachedMount:
     """What a cache mount holds: the key it is found by, its content as tar, and the stored form of that."""
 
@@ -56,7 +56,7 @@ class CachedMount:
     blob: Descriptor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ExportedCache:
     """What is in one exported cache."""
 

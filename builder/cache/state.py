@@ -27,13 +27,13 @@ import re
 import sqlite3
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import StateDamagedError, StoreError
 from registry.errors import RegistryError, StoreFullError
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest, parse_digest
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -89,7 +89,7 @@ _WASTE_SHARE = 0.1
 """How much of the file may be unused before it is written anew."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Record:
     """What a cache key resolves to: the layer a step made, and when.
 

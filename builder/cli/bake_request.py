@@ -223,7 +223,7 @@ def parse_target(target: Target, arguments: argparse.Namespace, environment: Env
     Raises:
         UsageError, ContextError, DockerfileError, RegistryError: as of `parse_build`.
     """
-    from dataclasses import replace  # noqa: PLC0415  (not needed for help)
+    from registry.value import replace  # noqa: PLC0415  (not needed for help)
 
     options = parser_for("build").parse(_list_words(target, arguments, environment))
     request = parse_build(options, environment)

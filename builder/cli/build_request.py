@@ -390,9 +390,8 @@ def _split_csv(text: str) -> list[str]:
 def _parse_outputs(
     arguments: argparse.Namespace, environment: Environment, tags: tuple[Reference, ...]
 ) -> tuple[Output, ...]:
-    from dataclasses import replace  # noqa: PLC0415  (not needed for help)
-
     from builder.request import Output, OutputType  # noqa: PLC0415  (not needed for help)
+    from registry.value import replace  # noqa: PLC0415  (not needed for help)
 
     outputs = [_parse_output(text, environment, tags) for text in arguments.output]
     kinds = {output.type for output in outputs}

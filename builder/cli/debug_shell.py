@@ -8,12 +8,12 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.cli.lines import escape_controls, escape_line
 from builder.cli.report import report
 from builder.errors import UsageError
+from registry.value import frozen
 from runtime.errors import SandboxError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _WITHOUT_TERMINAL = frozenset({"quiet", "none", "rawjson"})
 """Values of `--progress` by which standard error is not for a person."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DebugShell:
     """What is run where a step failed.
 

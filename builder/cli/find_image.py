@@ -7,7 +7,6 @@ the wanted platform.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
@@ -17,6 +16,7 @@ from registry.content.local import LocalBlobStore
 from registry.errors import ImageMissingError, ReferenceInvalidError, RegistryError
 from registry.oci.digest import Digest, digest_hex
 from registry.oci.reference import Reference, parse_reference
+from registry.value import frozen
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +32,7 @@ SHORT_ID_LENGTH = 12
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{3,64})")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Images:
     """The images of one store, for reading. Nothing is made on disk by opening or reading it."""
 

@@ -6,12 +6,12 @@ Source: GoogleContainerTools/kaniko, README.md; pkg/buildcontext (contexts), pkg
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from builder.cli.registries import RegistryAdditions
 from builder.errors import ContextError, UsageError
 from registry.oci.reference import parse_reference
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     import argparse
@@ -40,7 +40,7 @@ _LOG_FORMATS: Final[Mapping[str, str | None]] = {"text": "plain", "color": None,
 _GIT_CREDENTIALS: Final = ("GIT_TOKEN", "GIT_USERNAME", "GIT_PASSWORD")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DigestFiles:
     """Where the digest of the result is written: alone, after the name, after name and tag of each destination."""
 
@@ -49,7 +49,7 @@ class DigestFiles:
     tagged: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class KanikoBuild:
     """A build that was asked for with kaniko's flags.
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from builder.dockerfile.instructions import parse_duration
 from builder.errors import UsageError
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ _ABSENT: Final = {
 _FORM: Final = re.compile(r"([a-z-]+)(?:(=|!=|~=)(.*))?", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Filters:
     """What is meant: what fits all *predicates* and was last used before *used_before*, in nanoseconds."""
 

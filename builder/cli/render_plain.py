@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO, assert_never
 
 from builder.cli.lines import LineAssembler, escape_line
 from builder.cli.units import format_transfer
 from builder.events import Event, VertexCompleted, VertexLog, VertexStarted, VertexStatus, Warned
+from registry.value import field, mutable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ STATUS_INTERVAL = 1.0
 """Seconds between two lines about one transfer."""
 
 
-@dataclass(slots=True)
+@mutable(kw_only=False)
 class _Part:
     """One transfer or other measured part of a vertex."""
 
@@ -42,7 +42,7 @@ class _Part:
     completed: bool = False
 
 
-@dataclass(slots=True)
+@mutable(kw_only=False)
 class _Vertex:
     """What is known of a vertex and not yet written.
 

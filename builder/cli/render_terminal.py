@@ -21,12 +21,12 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TextIO, assert_never, cast
 
 from builder.cli.lines import LineAssembler, escape_line, strip_controls
 from builder.cli.units import format_elapsed, format_transfer
 from builder.events import Event, VertexCompleted, VertexLog, VertexStarted, VertexStatus, Warned
+from registry.value import field, mutable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,13 +52,13 @@ class Row(NamedTuple):
     style: str = ""
 
 
-@dataclass(slots=True)
+@mutable(kw_only=False)
 class _Part:
     started: float
     event: VertexStatus
 
 
-@dataclass(slots=True)
+@mutable(kw_only=False)
 class _Vertex:
     name: str
     started: float

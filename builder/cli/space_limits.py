@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from builder.cli.units import parse_size
 from builder.collect.limits import DEFAULT_LIMITS, Limits, Space
 from builder.errors import UsageError
+from registry.value import replace
 
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d+)?)%", re.ASCII)
 _OFF = frozenset({"off", "false", "0", "no"})

@@ -12,13 +12,13 @@ begins to need and has left again meanwhile shows another mark when it is to be 
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from builder.image.index import list_documents, list_images
 from builder.solve.cache_mounts import FOLDER, list_caches
 from registry.oci.chain_id import chain_ids, extend_chain
 from registry.oci.digest import Digest, digest_hex, parse_digest
+from registry.value import frozen
 from runtime.disk_usage import BLOCK, disk_usage
 from runtime.errors import KernelError
 
@@ -35,7 +35,7 @@ PartKind = Literal["blob", "snapshot", "mount"]
 ItemKind = Literal["image", "record", "form", "download", "snapshot", "mount"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Part:
     """Something on disk.
 
@@ -52,7 +52,7 @@ class Part:
     mark: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Item:
     """Something that can be done without.
 
@@ -85,7 +85,7 @@ class Item:
         return {"image": "image", "mount": "exec.cachemount"}.get(self.kind, "regular")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Inventory:
     """What a store holds.
 

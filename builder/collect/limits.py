@@ -9,16 +9,16 @@ Source: BuildKit, cache/manager.go (calculateKeepBytes) and cmd/buildkitd/config
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from builder.collect.room import FREE_SHARE
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Disk:
     """A file system: its *size*, and what is *free* for this user, in bytes."""
 
@@ -36,7 +36,7 @@ class Disk:
         return cls(size=found.f_blocks * found.f_frsize, free=found.f_bavail * found.f_frsize)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Space:
     """An amount of a disk: so many *size* bytes, or a *share* of it, the smaller one if it has both."""
 
@@ -49,7 +49,7 @@ class Space:
         return min((amount for amount in amounts if amount is not None), default=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Limits:
     """What the cache is held to; None is no limit.
 

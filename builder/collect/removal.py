@@ -11,7 +11,6 @@ import contextlib
 import os
 import secrets
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.collect.choice import Choice
@@ -19,6 +18,7 @@ from builder.collect.inventory import list_parts, take_inventory
 from builder.solve.cache_mounts import FOLDER, lay_cache_aside
 from builder.store import remove_folder
 from registry.oci.digest import Digest
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from builder.store import Store
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Freed:
     """What was removed."""
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import ContextError
 from builder.source import SourceFile, Span
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ _NOT_BYTES = "[\ud800-\udc7f\udd00-\udfff]"
 _NOTHING = -1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class IgnoreRule:
     """One line of an ignore file.
 

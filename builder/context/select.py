@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.context.ignore import compile_patterns, translate_pattern
 from builder.context.walk import Filter, Found, SourceRoot, SourceTree, encode_path, find, shown, walk
 from builder.errors import ContextError, CopyError
 from builder.tree import resolve
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from builder.source import Span
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Selected:
     """One file or directory that an argument names.
 
@@ -49,7 +49,7 @@ class Selected:
         return stat.S_ISDIR(self.item.stat.st_mode)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class InlineFile:
     """A file written in the Dockerfile: a here-document of COPY or ADD. Mode 0644, owner 0:0."""
 
@@ -57,7 +57,7 @@ class InlineFile:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Selection:
     """What one COPY or ADD copies, in the order of its arguments; all but the inline files from one root."""
 

@@ -11,10 +11,10 @@ import errno
 import os
 import stat
 import sys
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from builder.errors import ContextError
+from registry.value import field, frozen
 from runtime.layers.entry import Entry, EntryKind
 from runtime.paths import open_in_root
 
@@ -66,7 +66,7 @@ class Filter(NamedTuple):
     skip: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SourceRoot:
     """A directory to copy from.
 

@@ -10,13 +10,13 @@ Source: Container Device Interface, SPEC.md; pkg/cdi/cache.go, refresh; pkg/cdi/
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from builder.devices.cdi import read_devices
 from builder.devices.name import parse_device_name
 from builder.dockerfile.suggest import nearest
 from builder.errors import DeviceFileError
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ CLASS_ANNOTATION: Final = "org.mobyproject.buildkit.device.class"
 _SUFFIXES: Final = (".json", ".yaml")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeviceCatalog:
     """Devices by qualified name, in the order of the names, and the problems, each a message."""
 

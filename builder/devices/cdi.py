@@ -18,13 +18,13 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from builder.devices.name import is_kind, is_name
 from builder.errors import DeviceFileError
 from registry.errors import ManifestInvalidError
 from registry.oci.canonical_json import Fields, decode_json
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,7 +57,7 @@ _BIND_TYPES: Final = frozenset({"", "bind", "none"})
 _HOOKS: Final = frozenset({"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeviceNode:
     """A node that a container is given.
 
@@ -72,7 +72,7 @@ class DeviceNode:
     permissions: str = "rwm"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeviceMount:
     """A file or directory of this machine, *host_path*, that a container is shown at *path*, clean and absolute."""
 
@@ -81,7 +81,7 @@ class DeviceMount:
     options: frozenset[MountOption] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Edits:
     """What a container gets. *left_out* names what belongs to it and cannot be given, in words."""
 
@@ -92,7 +92,7 @@ class Edits:
     left_out: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Device:
     """A device: its qualified *name*, its edits, the *shared* ones of its *file*, the annotations of both."""
 

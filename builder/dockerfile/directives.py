@@ -7,11 +7,11 @@ is none ends them; the same text further down is a plain comment.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import DockerfileError
 from builder.source import Span
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from builder.source import SourceFile
@@ -27,7 +27,7 @@ _KEYS = frozenset({"syntax", "escape", "check"})
 _KEY = re.compile(r"\s*+([a-zA-Z][a-zA-Z0-9]*+)\s*+=\s*+")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Directives:
     """What the directives of a file say.
 

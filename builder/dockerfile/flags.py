@@ -5,13 +5,13 @@ A *flag* is a word `--name` or `--name=value` between the keyword and the rest o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from builder.dockerfile.parser import Word, shorten
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,7 @@ FLAGS: Mapping[str, Mapping[str, FlagKind]] = {
 """Flags by keyword and name. An instruction that is not listed takes none."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Flags:
     """The flags of one instruction: the values by name, each a word that spans the whole flag."""
 

@@ -10,7 +10,6 @@ A *command line* is in shell form (one text for a shell) or in exec form (the wo
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from builder.dockerfile.flags import parse_flags
@@ -26,6 +25,7 @@ from builder.dockerfile.parser import (
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
 from builder.source import SourceFile, Span
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ _MILLISECOND = 1_000_000
 _MAX_RETRIES = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CommandLine:
     """A command. In shell form *words* is one text for the shell of the stage, else the words of a process."""
 
@@ -60,7 +60,7 @@ class CommandLine:
     shell_form: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class InlineFile:
     """A file written in the Dockerfile as a heredoc. *expand* tells whether variables in *text* are replaced."""
 
@@ -69,7 +69,7 @@ class InlineFile:
     expand: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class InstructionBase:
     """What all instructions have: the node they were made from, which does not count when they are compared."""
 
@@ -91,7 +91,7 @@ class InstructionBase:
         return self.node.comments
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class From(InstructionBase):
     """Begins a stage. *name* is in lower case, None when the stage has none."""
 
@@ -100,14 +100,14 @@ class From(InstructionBase):
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Arg(InstructionBase):
     """Declares build arguments: names with their defaults. None means no default, which differs from an empty one."""
 
     pairs: tuple[tuple[str, str | None], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Env(InstructionBase):
     """Sets variables. *legacy* tells the form `ENV name value` without an equals sign."""
 
@@ -115,7 +115,7 @@ class Env(InstructionBase):
     legacy: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Label(InstructionBase):
     """Sets labels; as `Env`."""
 
@@ -123,70 +123,70 @@ class Label(InstructionBase):
     legacy: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Expose(InstructionBase):
     """Ports as written. They are split at blanks again once variables are replaced."""
 
     ports: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Volume(InstructionBase):
     """Paths of volumes."""
 
     paths: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class User(InstructionBase):
     """`user[:group]`."""
 
     user: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Workdir(InstructionBase):
     """The working directory from here on."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StopSignal(InstructionBase):
     """The signal that stops a container."""
 
     signal: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Shell(InstructionBase):
     """What shell forms are prefixed with from here on."""
 
     words: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Maintainer(InstructionBase):
     """The author."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cmd(InstructionBase):
     """The default command or the default arguments of the entrypoint."""
 
     command: CommandLine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Entrypoint(InstructionBase):
     """What a container runs."""
 
     command: CommandLine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Run(InstructionBase):
     """A command to run at build time. *heredocs* are in the order of their markers.
 
@@ -217,7 +217,7 @@ class Run(InstructionBase):
         return "".join([self.command.words[0], *[f"\n{heredoc.body}{heredoc.name}" for heredoc in self.heredocs]])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FileInstruction(InstructionBase):
     """What COPY and ADD share. *exclude* is never expanded."""
 
@@ -230,7 +230,7 @@ class FileInstruction(InstructionBase):
     exclude: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Copy(FileInstruction):
     """Copies files of the context, or of *from_*: a stage, an image or a named context."""
 
@@ -238,7 +238,7 @@ class Copy(FileInstruction):
     parents: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Add(FileInstruction):
     """Adds files, archives, files from the network and git checkouts. *unpack* None decides by the source."""
 
@@ -247,7 +247,7 @@ class Add(FileInstruction):
     unpack: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Healthcheck(InstructionBase):
     """How to tell that a container is well. *test* begins with NONE, CMD or CMD-SHELL; times in nanoseconds."""
 
@@ -259,7 +259,7 @@ class Healthcheck(InstructionBase):
     retries: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OnBuild(InstructionBase):
     """An instruction for the children of the image.
 

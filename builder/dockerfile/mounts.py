@@ -8,12 +8,12 @@ in it are only known when the step is planned, so parsing keeps the fields and `
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from builder.dockerfile.parser import shorten
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ Sharing = Literal["shared", "private", "locked"]
 """What a second user of a cache at the same time gets: the same, a copy, or a wait."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class BindMount:
     """Files of another place. *from_* None is the build context. Writes to a writable one are thrown away."""
 
@@ -34,7 +34,7 @@ class BindMount:
     readonly: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CacheMount:
     """A directory that outlives the build. *id* None means its target; *from_* names what it starts with, if anything.
 
@@ -52,7 +52,7 @@ class CacheMount:
     gid: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TmpfsMount:
     """An empty file system in memory. *size* is in bytes, None without a limit."""
 
@@ -61,7 +61,7 @@ class TmpfsMount:
     readonly: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SecretMount:
     """A secret as a file, as the environment variable *env*, or both. *target* is None when it is no file."""
 
@@ -74,7 +74,7 @@ class SecretMount:
     gid: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SshMount:
     """The socket of an ssh agent. *target* None is the default place."""
 
@@ -119,7 +119,7 @@ class MountField(NamedTuple):
     value: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MountFlag:
     """One `--mount` as written. *from_* is the stage, image or named context it needs, which takes no variables."""
 
@@ -167,7 +167,7 @@ def parse_mount(text: str, span: Span) -> MountFlag:
     return flag
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Device:
     """A device by its CDI name."""
 

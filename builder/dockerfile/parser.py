@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.dockerfile.directives import BYTE_ORDER_MARK, parse_directives
 from builder.errors import DockerfileError
 from builder.source import Span
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from builder.dockerfile.directives import Directives
@@ -55,7 +55,7 @@ class Piece(NamedTuple):
     column: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class LogicalLine:
     """The text of an instruction in one line, and the way back to the file."""
 
@@ -84,7 +84,7 @@ class LogicalLine:
         return self.span(word.start, word.end)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Heredoc:
     r"""A here-document: `[fd]<<[-]name` in the line, the body below it.
 
@@ -105,7 +105,7 @@ class Heredoc:
         return re.sub(r"(?m)^\t++", "", self.body) if self.strip_tabs else self.body
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Node:
     """An instruction before its meaning.
 

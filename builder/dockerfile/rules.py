@@ -337,7 +337,7 @@ def _options_above(comment: str) -> str | None:
 
 
 def _line_span(instruction: dockerfile.Instruction) -> Span:
-    from dataclasses import replace  # noqa: PLC0415  only for a rule that is broken
+    from registry.value import replace  # noqa: PLC0415  only for a rule that is broken
 
     line = instruction.node.empty_lines[0]
     return replace(instruction.span, line=line, end_line=line)

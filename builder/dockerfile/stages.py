@@ -5,7 +5,6 @@ A *stage* goes from one FROM to the next. ARG before the first FROM is *global*:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from builder.dockerfile.directives import check_syntax, parse_directives
@@ -14,6 +13,7 @@ from builder.dockerfile.parser import parse_nodes, shorten
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError, UsageError
 from builder.source import Span
+from registry.value import field, frozen, replace
 
 if TYPE_CHECKING:
     from builder.dockerfile.directives import Directives
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MAX_INDEX_DIGITS = 9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Stage:
     """FROM and what follows it. *name* is in lower case; *span* goes from the FROM to the last instruction."""
 
@@ -38,7 +38,7 @@ class Stage:
         return self.name if self.name is not None else f"stage-{self.index}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Dockerfile:
     """A parsed Dockerfile with at least one stage.
 

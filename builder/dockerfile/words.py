@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
 from builder.dockerfile.parser import shorten
 from builder.errors import DockerfileError
+from registry.value import field, frozen
 
 Lookup = Callable[[str], str | None]
 """The value of a variable; None means unset, which differs from empty."""
@@ -36,7 +36,7 @@ class _Fragment(NamedTuple):
     splits: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Expansion:
     """The result of an expansion: the text, the names found set (*matched*) and unset (*unmatched*)."""
 
@@ -290,7 +290,7 @@ def _apply(name: str, operator: str, word: str, value: str | None) -> str:
             return pattern.reverse().remove_prefix((value or "")[::-1], longest=longest)[::-1]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Pattern:
     """A shell pattern of `*` and `?`: the runs between the stars, each a tuple of characters, None for `?`.
 

@@ -5,7 +5,6 @@ Source: image-spec, image-layout.md; for `manifest.json`, the docker image speci
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import BuildError
@@ -18,6 +17,7 @@ from registry.oci.canonical_json import encode_json
 from registry.oci.digest import Digest, digest_algorithm, digest_hex
 from registry.oci.manifest import Index
 from registry.oci.media_types import OCI_INDEX
+from registry.value import frozen
 from runtime.layers.archive import ArchiveWriter
 from runtime.layers.entry import Entry, EntryKind
 
@@ -52,7 +52,7 @@ def write_layout(
             layout.put(image.descriptor, name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NamedImage:
     """An image, for one platform or several, and the names it gets where it is written."""
 

@@ -5,7 +5,6 @@ Images of one form are made once. The platforms of a build become one index, or 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.cache.state import Record
@@ -17,6 +16,7 @@ from builder.plan.epoch import format_epoch
 from builder.plan.platforms import is_multi_platform
 from builder.request import Output, OutputType
 from registry.oci.media_types import is_nondistributable, layer_compression
+from registry.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

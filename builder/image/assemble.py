@@ -6,7 +6,6 @@ Source: image-spec, config.md and manifest.md; the times of history entries foll
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from registry.oci.media_types import (
     layer_compression,
     oci_layer_media_type,
 )
+from registry.value import frozen, replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ PADDING_COMMENT = "buildkit.exporter.image.v0"
 """The comment of entries that stand for base layers without history."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Layer:
     """One layer of a file system: its diff_id and when it was made (RFC 3339; None for layers of a base image).
 

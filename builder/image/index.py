@@ -5,7 +5,6 @@ Source: image-spec, image-index.md; BuildKit, `exporter/containerimage/writer.go
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +13,7 @@ from registry.errors import RegistryError
 from registry.oci.descriptor import Descriptor
 from registry.oci.manifest import MAX_DOCUMENT_SIZE, Index, Manifest, parse_manifest
 from registry.oci.media_types import DOCKER_MANIFEST_LIST, OCI_INDEX, is_index
+from registry.value import frozen, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ SUBJECT_ANNOTATION: Final = "vnd.docker.reference.digest"
 """Says in the entry of an attestation which image it is about. Source: as `ATTESTATION_ANNOTATION`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Attachment:
     """What an index lists beside its images: *descriptor* names *manifest*, which is about one of them."""
 
@@ -34,7 +34,7 @@ class Attachment:
     manifest: Manifest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ImageIndex:
     """An index in the store: *descriptor* names it, *images* and then *attachments* are what it lists, in order."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from builder.dockerfile import instructions as dockerfile
@@ -55,6 +54,7 @@ from registry.content.image import Image
 from registry.errors import RegistryError
 from registry.oci.platform import Platform, parse_platform
 from registry.oci.reference import Reference, parse_reference
+from registry.value import replace
 
 if TYPE_CHECKING:
     from builder.context.named import NamedContext, NamedContexts
@@ -487,7 +487,7 @@ class _Converter:
         """Plan the mounts of a RUN; return them and what they read from."""
         if not instruction.mounts:
             return (), ()
-        from builder.plan.mounts import plan_mounts  # noqa: PLC0415  it defines many dataclasses
+        from builder.plan.mounts import plan_mounts  # noqa: PLC0415  most commands mount nothing
 
         return plan_mounts(
             instruction.mounts,

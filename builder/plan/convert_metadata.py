@@ -5,7 +5,6 @@ Source: Dockerfile reference; BuildKit, `frontend/dockerfile/dockerfile2llb/conv
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.errors import DockerfileError
@@ -13,6 +12,7 @@ from builder.plan import history_text
 from builder.plan.ports import parse_ports
 from builder.plan.signals import is_signal
 from registry.oci.image_config import HealthCheck
+from registry.value import replace
 
 if TYPE_CHECKING:
     from builder.dockerfile import instructions as dockerfile

@@ -5,11 +5,11 @@ Source: spec, sections 1.10 and 3.8; BuildKit, util/entitlements/entitlements.go
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.dockerfile.parser import shorten
 from builder.errors import DockerfileError
+from registry.value import replace
 
 if TYPE_CHECKING:
     from builder.dockerfile.instructions import Run

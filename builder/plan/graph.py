@@ -7,10 +7,10 @@ A vertex that makes a file system has a *parent*, the vertex whose file system i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from builder.cache.key import Ingredient, derive_key
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from registry.oci.platform import Platform
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class BaseImage:
     """Start from the layers of an image. *reference* is the text of the Dockerfile."""
 
@@ -39,7 +39,7 @@ class BaseImage:
         return (("op", "image"), *(("diff_id", diff_id) for diff_id in self.image.config.diff_ids))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class EmptyFileSystem:
     """Start from nothing: stands for a stage without layers where files are copied from it."""
 
@@ -48,7 +48,7 @@ class EmptyFileSystem:
         return (("op", "empty"),)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RunCommand:
     """Run a command on the parent's file system.
 
@@ -98,7 +98,7 @@ class RunCommand:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CopyFiles:
     """Copy files onto the parent's file system, from the context or from the first source vertex.
 
@@ -148,7 +148,7 @@ class CopyFiles:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MakeDirectory:
     """Make a working directory where it is missing, owned by *user* (as written in USER, empty for root).
 
@@ -169,7 +169,7 @@ Op = BaseImage | EmptyFileSystem | RunCommand | CopyFiles | MakeDirectory
 """What a vertex can do."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@frozen(eq=False)
 class Vertex:
     """One node of the plan.
 
@@ -202,7 +202,7 @@ class Vertex:
         return (self.parent, *self.sources) if self.parent else self.sources
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HistoryDraft:
     """A history entry of the image to be: *vertex* made its layer, or is None for an entry without one."""
 
@@ -210,7 +210,7 @@ class HistoryDraft:
     vertex: Vertex | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Plan:
     """What has to happen for a target, and the image that comes of it.
 

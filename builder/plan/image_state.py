@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from builder.plan.graph import HistoryDraft, Vertex
 from registry.oci.image_config import History, ImageConfig
+from registry.value import field, mutable, replace
 
 if TYPE_CHECKING:
     from registry.content.image import Image
@@ -19,7 +19,7 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
 
 
-@dataclass(slots=True, kw_only=True)
+@mutable
 class StageState:
     """A stage while it is converted, instruction by instruction.
 

@@ -9,11 +9,11 @@ Source: spec, sections 1.11 and 3.5.
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
 
 from builder.dockerfile.mounts import BindMount, CacheMount, SecretMount, SshMount, TmpfsMount
 from builder.errors import DockerfileError
+from registry.value import frozen, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ SSH_SOCKET = "/run/buildkit/ssh_agent.{number}"
 """Where the socket of an ssh mount lies that names no target. Source: BuildKit, client/llb/exec.go."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PlannedMount:
     """One mount of a RUN, *mount*, whose target is absolute and clean.
 

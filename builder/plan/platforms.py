@@ -5,12 +5,12 @@ Source: spec, section 1.19; BuildKit, `frontend/dockerfile/builder/build.go`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from builder.plan.check_values import NO_CHECKS, PlanChecks
 from builder.plan.convert import convert
 from builder.plan.graph import Plan, Vertex, list_vertices
+from registry.value import frozen, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from builder.source import Span
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Plans:
     """The plans of a build, in the order its platforms were asked for."""
 

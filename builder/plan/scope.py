@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from builder.dockerfile.instructions import InlineFile
 from builder.dockerfile.words import Expansion, expand, expand_heredoc
 from builder.errors import DockerfileError
+from registry.value import field, mutable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from builder.source import Span
 
 
-@dataclass(slots=True)
+@mutable(kw_only=False)
 class Scope:
     """Expands the words of one instruction.
 

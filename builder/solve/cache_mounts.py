@@ -21,7 +21,6 @@ import fcntl
 import os
 import secrets
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.cache.key import derive_key
@@ -30,6 +29,7 @@ from builder.errors import BuildError
 from builder.holds import locked
 from builder.solve.filesystem import snapshot_name
 from builder.store import remove_folder
+from registry.value import frozen
 from runtime.ownership import Owners
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class CacheMounts:
             remove_folder(doomed)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StoredCache:
     """A cache as it lies on disk: its *key*, its *id* for people, and when it was last *used*, in nanoseconds."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +18,7 @@ from builder.devices.catalog import read_catalog
 from builder.errors import DeviceMissingError, DeviceUnusableError, DockerfileError
 from builder.events import Warned
 from builder.plan.graph import RunCommand
+from registry.value import frozen
 from runtime.devices import DeviceNode
 from runtime.mounts import BindMount
 
@@ -41,7 +41,7 @@ _FORMATS: Final = {"b": stat.S_IFBLK, "c": stat.S_IFCHR, "p": stat.S_IFIFO}
 _RESTRICTIONS: Final = ("nosuid", "nodev", "noexec")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StepDevices:
     """What a step is given for its devices.
 

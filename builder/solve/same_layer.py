@@ -7,11 +7,11 @@ it stays cached. Keys do not know of it.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from builder.cache.key import derive_key
 from builder.cache.state import Record
+from registry.value import replace
 
 if TYPE_CHECKING:
     from builder.image.assemble import Layer

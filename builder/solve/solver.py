@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from builder.plan.platforms import Plans
 from builder.solve.filesystem import FileSystem, FileSystems, snapshot_name
 from builder.solve.questions import Question, list_stages
 from builder.tree import EmptyTree, Tree
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from runtime.zygote import Step, Zygote
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Result:
     """What became of a vertex: the file system after it, the layer it made (None for a base image)."""
 

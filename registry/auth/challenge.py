@@ -6,8 +6,9 @@ Source: RFC 9110, section 11; distribution, docs/spec/auth/token.md.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ _PARAMETER = re.compile(rf'({_WORD})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_WORD}
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Challenge:
     """One way to prove who we are: a *scheme* in lower case, and parameters with names in lower case."""
 

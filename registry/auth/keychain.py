@@ -21,13 +21,13 @@ import json
 import os
 import re
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from registry.errors import ConfigurationError, CredentialHelperError
 from registry.hosts import DOCKER_HUB_ADDRESS
 from registry.oci.reference import DEFAULT_REGISTRY
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +45,7 @@ _IDENTITY_USER: Final = "<token>"
 _NOT_FOUND: Final = "credentials not found"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Credentials:
     """A user name and password, or an identity token to get tokens with. The text form shows only the *source*."""
 

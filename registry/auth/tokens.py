@@ -11,12 +11,12 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlencode, urlsplit
 
 from registry.errors import AccessDeniedError, ProtocolError
 from registry.hosts import Host, is_loopback
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ DEFAULT_LIFETIME: Final = 60.0
 _MAX_TOKEN_ANSWER: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Access:
     """What a request wants: *scopes* on a host, for the sake of *repository*, which may have its own credentials."""
 
@@ -55,7 +55,7 @@ class Fetch(Protocol):
         """Return the answer, whatever its status."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Token:
     header: str
     expires: float

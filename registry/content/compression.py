@@ -6,10 +6,10 @@ command line needs of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from registry.errors import CompressionInvalidError
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from registry.oci.media_types import CompressionKind
@@ -21,7 +21,7 @@ MAX_LEVELS: Final[dict[CompressionKind, int]] = {"gzip": 9, "zstd": 22, "uncompr
 """Highest levels. gzip: 0 stores, 1 to 3 are igzip's, 4 to 9 are zlib's, smaller and ten times slower."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Compression:
     """How the layers of an image are stored. *level* None means `DEFAULT_LEVELS`."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from registry.content.verify import VerifyingReader
@@ -18,6 +17,7 @@ from registry.oci.image_config import ImageConfig
 from registry.oci.manifest import MAX_DOCUMENT_SIZE, Index, Manifest, parse_manifest
 from registry.oci.media_types import is_config, is_index, is_layer, is_manifest
 from registry.oci.platform import Platform, best_match, host_platform
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ MAX_INDEX_DEPTH: Final = 4
 """How many indexes may lie within each other; real ones do not."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Image:
     """One platform's image: *descriptor* names *manifest*, which names *config*. The digest of the config is its id."""
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, Self, assert_never
 
 from registry.content.compression import DEFAULT_LEVELS, Compression
@@ -21,6 +20,7 @@ from registry.content.layer_stream import open_layer
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest
 from registry.oci.media_types import CompressionKind, oci_layer_media_type
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _GZIP_END: Final = b"\x03\x00"  # an empty final block with fixed codes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LayerBlob:
     """A stored layer: *descriptor* of the blob, *diff_id* and length of the tar in it."""
 

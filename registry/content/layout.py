@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from registry.content.paths import NO_SPACE, index_file, layout_file, lock_file
@@ -28,6 +27,7 @@ from registry.oci.canonical_json import decode_json, encode_json
 from registry.oci.descriptor import Descriptor
 from registry.oci.media_types import OCI_INDEX
 from registry.oci.reference import Reference, parse_reference
+from registry.value import frozen, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ CANONICAL_NAME_ANNOTATION: Final = "io.containerd.image.name"
 LAYOUT_VERSION: Final = "1.0.0"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class LayoutEntry:
     """One line of the list. *descriptor* is without the annotations of the name; *reference* is None without a tag."""
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
+
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from registry.oci.digest import Digest
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class BlobInfo:
     """Name and length, in bytes, of a stored blob."""
 

@@ -5,11 +5,11 @@ Source: image-spec, descriptor.md; image-index.md for *platform*.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from registry.oci.canonical_json import Fields, set_present
 from registry.oci.platform import Platform
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from registry.oci.digest import Digest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Descriptor:
     """What a blob is, how it is named and how long it is in bytes.
 

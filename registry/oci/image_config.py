@@ -11,11 +11,11 @@ Source: image-spec, config.md; docker-image-spec, spec/v1.3 for Healthcheck, OnB
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from registry.oci.canonical_json import Fields, decode_json, encode_json, set_present
 from registry.oci.platform import Platform
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from registry.oci.digest import Digest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class History:
     """What made one layer, or, with *empty_layer*, what changed nothing but the config. *created* is RFC 3339."""
 
@@ -35,7 +35,7 @@ class History:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HealthCheck:
     """How to tell that a container is well. *test* starts with NONE, CMD or CMD-SHELL; 0 means the runtime's default."""
 
@@ -47,7 +47,7 @@ class HealthCheck:
     retries: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ImageConfig:
     """The config of one platform's image.
 

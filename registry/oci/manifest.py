@@ -9,13 +9,13 @@ Source: image-spec, manifest.md and image-index.md; CVE-2021-41190 for documents
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from registry.errors import ManifestInvalidError
 from registry.oci.canonical_json import Fields, decode_json, encode_json
 from registry.oci.descriptor import Descriptor
 from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST, is_index, is_manifest, is_schema_1
+from registry.value import field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ MAX_DOCUMENT_SIZE: Final = 4 * 1024 * 1024
 """Longest manifest, index or config that is read, in bytes. Source: distribution-spec, Pushing Manifests."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Manifest:
     """One platform's image.
 
@@ -57,7 +57,7 @@ class Manifest:
         return _encode_document(value, extra, self.annotations)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Index:
     """A list of manifests, one per platform, most wanted first; attestations and further indexes may be among them."""
 

@@ -6,11 +6,11 @@ Source: image-spec, image-index.md, property platform; containerd's platforms pa
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from registry.errors import PlatformInvalidError
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +87,7 @@ _SYSTEM = re.compile(r"([a-z0-9_-]+)(?:\(([A-Za-z0-9_.-]*)\))?")
 _PART = re.compile(r"[a-z0-9_.-]+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Platform:
     """What an image runs on, as it was written down: `parse_platform` normalises, construction does not.
 

@@ -10,11 +10,11 @@ Source: github.com/distribution/reference, reference.go (grammar), normalize.go 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import Final
 
 from registry.errors import DigestInvalidError, ReferenceInvalidError
 from registry.oci.digest import Digest, parse_digest
+from registry.value import frozen, replace
 
 DEFAULT_REGISTRY: Final = "docker.io"
 """The registry of short names. Its host for requests is another one, which is the client's affair."""
@@ -32,7 +32,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Reference:
     """The name of an image in full: short names are already expanded.
 

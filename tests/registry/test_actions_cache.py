@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from registry.actions_cache import MAX_ENTRY_SIZE, ActionsCache
@@ -11,6 +9,7 @@ from registry.errors import NotFoundError, SizeMismatchError, StorageError
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import digest_of
 from registry.storage import fetch_blobs, put_blobs
+from registry.value import replace
 from tests.fakes.actions_cache_server import REFS, SIGNATURE, TOKEN, ActionsCacheServer
 
 DATA = b"some bytes" * 1000

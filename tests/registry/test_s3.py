@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +11,7 @@ from registry.oci.descriptor import Descriptor
 from registry.oci.digest import digest_of
 from registry.s3 import AccessKey, Bucket
 from registry.storage import fetch_blobs, put_blobs
+from registry.value import replace
 from tests.fakes.s3_server import BUCKET, REGION, S3Server, run_s3_server
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import sys
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +29,7 @@ from builder.cli.verbs.build import describe_result, open_build, prepare, warn_t
 from builder.errors import UsageError
 from builder.events import VertexStarted
 from builder.store import Store
+from registry.value import replace
 
 if TYPE_CHECKING:
     import argparse

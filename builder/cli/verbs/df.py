@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.cli.find_image import shorten
@@ -17,6 +16,7 @@ from builder.cli.units import format_age, format_size, parse_time
 from builder.collect.inventory import Inventory, Item, part_path, take_inventory
 from builder.solve.cache_mounts import list_caches
 from builder.store import Store, check_root
+from registry.value import frozen
 from runtime.disk_usage import disk_usage
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from builder.collect.inventory import Part
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Kind:
     """A line of the summary: how many, their bytes, and how many of these `prune --all` would free."""
 
@@ -38,7 +38,7 @@ class _Kind:
     reclaimable: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Line:
     """A line of the long form. *unique* bytes of *size* are needed by nothing else; times are seconds, or not known."""
 

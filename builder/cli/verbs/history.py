@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.cli.find_image import open_images, short_id
@@ -14,6 +13,7 @@ from builder.cli.option_values import parse_platform_option
 from builder.cli.table import format_table
 from builder.cli.units import format_age, format_size, parse_time
 from registry.oci.image_config import History
+from registry.value import frozen
 
 if TYPE_CHECKING:
     import argparse
@@ -26,7 +26,7 @@ _COMMAND_LENGTH = 45
 _MISSING = "<missing>"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Row:
     id: str
     entry: History

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.cli.find_image import Images, image_size, open_images, short_id
@@ -14,6 +13,7 @@ from builder.cli.units import format_age, format_size, parse_time
 from registry.content.image import load_image
 from registry.errors import ReferenceInvalidError, RegistryError
 from registry.oci.reference import Reference, parse_reference
+from registry.value import frozen
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NONE = "<none>"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Row:
     repository: str
     tag: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from builder.cli.option_values import parse_platform_option
@@ -21,6 +20,7 @@ from registry.oci.manifest import Manifest
 from registry.oci.media_types import OCI_CONFIG, OCI_MANIFEST
 from registry.oci.platform import host_platform
 from registry.oci.reference import parse_reference
+from registry.value import replace
 from runtime.layers.read import read_archive
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import posixpath
 import re
 import sys
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from builder.errors import ArchiveError, UsageError
@@ -27,6 +26,7 @@ from registry.oci.image_config import ImageConfig
 from registry.oci.manifest import MAX_DOCUMENT_SIZE, Index, Manifest
 from registry.oci.media_types import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
 from registry.oci.reference import Reference, parse_reference
+from registry.value import field, frozen, mutable
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +44,7 @@ _READ_SIZE = 1 << 20
 _MAGICS = {b"\x1f\x8b": OCI_LAYER_GZIP, b"\x28\xb5\x2f\xfd": OCI_LAYER_ZSTD}
 
 
-@dataclass(slots=True)
+@mutable(kw_only=False)
 class _Archive:
     """What a tar held: *documents* by name, *files* (all else of use) as stored blobs by name, *links* by name."""
 
@@ -187,7 +187,7 @@ def _docker_names(archive: _Archive) -> dict[Digest, tuple[Reference, ...]]:
     return {archive.file(entry.config).digest: entry.names for entry in _docker_entries(archive)}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _DockerEntry:
     config: str
     layers: tuple[str, ...]

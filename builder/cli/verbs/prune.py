@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from builder.collect.limits import Disk, Limits
 from builder.collect.removal import Freed, collect
 from builder.errors import UsageError
 from builder.store import Store, check_root
+from registry.value import frozen
 from runtime.disk_usage import disk_usage
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _EVER = 1 << 63
 """A time, in nanoseconds, before which everything was used."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Wish:
     """What is to go.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.cli.find_image import Images, open_images, parse_name
@@ -11,6 +10,7 @@ from builder.errors import UsageError
 from builder.export.destination import open_destination
 from builder.export.oci_layout import NamedImage, write_archive
 from registry.content.image import load_image
+from registry.value import replace
 
 if TYPE_CHECKING:
     import argparse

@@ -18,7 +18,6 @@ import stat
 import tempfile
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -30,6 +29,7 @@ from builder.solve.mount_inputs import select_mounted, selected_of
 from builder.solve.secrets import Secrets
 from builder.solve.ssh_agent import SshAgents
 from builder.store import remove_folder
+from registry.value import field, mutable
 from runtime import mounts as runtime_mounts
 from runtime.layers.whiteouts import make_whiteout, mark_xattr_whiteouts
 from runtime.ownership import Owners
@@ -55,7 +55,7 @@ SSH_VARIABLE = "SSH_AUTH_SOCK"
 DEFAULT_CACHE_MODE = 0o755
 
 
-@dataclass(slots=True)
+@mutable(kw_only=False)
 class StepMounts:
     """What a step is given beside its root: mounts and nodes of the runtime, variables, groups."""
 

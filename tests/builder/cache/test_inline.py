@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from builder.cache.document import CachedLayer
@@ -13,6 +11,7 @@ from registry.oci.descriptor import Descriptor
 from registry.oci.digest import digest_of
 from registry.oci.image_config import History, ImageConfig
 from registry.oci.platform import Platform
+from registry.value import replace
 
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"

@@ -232,7 +232,7 @@ def test_output_is_read_as_buildx_does(context, words, outputs):
 
 
 def _at(output, context):
-    from dataclasses import replace  # noqa: PLC0415
+    from registry.value import replace  # noqa: PLC0415
 
     return replace(output, destination=context / output.destination)
 

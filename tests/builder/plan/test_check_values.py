@@ -1,7 +1,6 @@
 """All build checks on a table of Dockerfiles: those of the text and those that the plan tells."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from builder.request import BuildRequest
 from builder.source import SourceFile
 from registry.content.compression import Compression
 from registry.oci.platform import Platform
+from registry.value import replace
 from tests.builder.plan.test_convert import image
 
 TABLE = Path(__file__).parents[2] / "conformance" / "dockerfiles" / "checks.json"

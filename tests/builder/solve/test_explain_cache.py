@@ -1,7 +1,6 @@
 """Why the cache had a step or not, told from records and the last build."""
 
 import math
-from dataclasses import replace
 
 import pytest
 
@@ -16,6 +15,7 @@ from builder.solve.questions import Question, list_stages
 from registry.oci.digest import digest_of
 from registry.oci.image_config import ImageConfig
 from registry.oci.platform import Platform
+from registry.value import replace
 from tests.fakes.image import compose_image
 
 PLACE = "place"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,7 @@ from builder.solve.filesystem import FileSystems, snapshot_name
 from builder.store import Store
 from registry.content.compression import Compression
 from registry.content.layer_sink import recompress
+from registry.value import replace
 from tests.fakes.layered_image import make_image, make_layer
 
 if TYPE_CHECKING:

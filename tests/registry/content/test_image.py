@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import tarfile
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +30,7 @@ from registry.oci.manifest import MAX_DOCUMENT_SIZE, Index, Manifest
 from registry.oci.media_types import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, CompressionKind
 from registry.oci.platform import Platform, host_platform
 from registry.oci.reference import parse_reference
+from registry.value import replace
 from tests.fakes.image import compose_image
 
 if TYPE_CHECKING:

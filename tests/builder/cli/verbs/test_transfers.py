@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -13,6 +12,7 @@ from builder.image.index import write_index
 from builder.store import Store
 from registry.oci.platform import parse_platform
 from registry.oci.reference import parse_reference
+from registry.value import replace
 from tests.builder.cli.verbs.conftest import add_image
 from tests.fakes.docker_registry import run_docker_registry
 
