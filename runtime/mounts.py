@@ -61,6 +61,9 @@ _PROC_MASKED: Final = (
 _PROC_READ_ONLY: Final = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 _SYS_MASKED: Final = ("devices/virtual/powercap", "firmware")
 
+MOST_LAYERS: Final = 500
+"""Lower directories that one overlay takes. From the kernel, OVL_MAX_STACK in fs/overlayfs/params.h."""
+
 _SCRATCH_SIZE: Final = "size=16m"
 _EMPTY_DIRECTORY: Final = "empty"
 
@@ -212,6 +215,7 @@ def mount_overlay(lowers: Sequence[Path], upper: Path | None, work: Path | None,
         KernelError: a directory cannot be opened, or the kernel refused.
         HostUnsupportedError: the kernel cannot make an overlay of these directories.
     """
+    check_depth(lowers)
     for directory in (name, f"{name}/upper", f"{name}/work", f"{name}/root"):
         os.mkdir(directory, 0o755, dir_fd=scratch)
     opened = [open_path(lower, os.O_DIRECTORY) for lower in reversed(lowers)]
@@ -239,6 +243,20 @@ def mount_overlay(lowers: Sequence[Path], upper: Path | None, work: Path | None,
         for fd in (*opened, *changes, target):
             os.close(fd)
     return syscalls.openat2(scratch, f"{name}/root", os.O_PATH)
+
+
+def check_depth(lowers: Sequence[Path]) -> None:
+    """Refuse a chain that no overlay shows; the kernel would speak of symbolic links.
+
+    Raises:
+        HostUnsupportedError: it is too long.
+    """
+    if len(lowers) > MOST_LAYERS:
+        raise HostUnsupportedError(
+            f"a file system of {len(lowers)} layers",
+            f"its kernel stacks at most {MOST_LAYERS}",
+            hint="join RUN steps, or begin a new stage: FROM scratch, then COPY --from=STAGE / /",
+        )
 
 
 def mount_tree(tree: Path, scratch: int, *, name: str) -> int:

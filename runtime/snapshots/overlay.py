@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from runtime.errors import KernelError
 from runtime.layers.whiteouts import mark_opaque
-from runtime.mounts import attach, clone_mount, create_mount, open_path
+from runtime.mounts import attach, check_depth, clone_mount, create_mount, open_path
 from runtime.snapshots.committed import CommittedSnapshots, copy_root_metadata, naming, remove_directory
 from runtime.snapshots.snapshotter import Active
 from runtime.syscalls import AT_FDCWD, MNT_DETACH, MOUNT_ATTR_RDONLY, MS_RDONLY, mount, umount2
@@ -174,6 +174,7 @@ def _mounted(target: Path) -> Iterator[None]:
 
 def _mount_overlay(lowers: Sequence[Path], active: Active | None, target: Path) -> None:
     """Mount an overlay of *lowers*, base first; read-only if there is no *active*."""
+    check_depth(lowers)
     with ExitStack() as stack:
         # By descriptor: option values are short, and colons and commas in paths mean something.
         layers = [_descriptor_path(lower, stack) for lower in reversed(lowers)]

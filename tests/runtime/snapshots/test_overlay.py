@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import KernelError
+from runtime.errors import HostUnsupportedError, KernelError
+from runtime.mounts import MOST_LAYERS
 from runtime.snapshots import overlay
 from runtime.snapshots.overlay import Active, Snapshots
 from tests.runtime.inside import run_inside
@@ -244,6 +245,29 @@ def check_view_by_contexts(tmp_path: Path, depth: Path) -> None:
             (view / "new").write_text("")
 
     assert os.listdir(target) == []
+
+
+@pytest.mark.userns
+def test_chain_is_as_long_as_the_kernel_allows(tmp_path):
+    """500 layers are one tree; one more is refused in words that say what can be done."""
+    run_inside(check_longest_chain, tmp_path)
+
+
+def check_longest_chain(tmp_path: Path) -> None:
+    """Run inside."""
+    snapshots = Snapshots(tmp_path / "snapshots", tmp_path / "temporary")
+    (tmp_path / "target").mkdir()
+    chain = [f"{number:064}" for number in range(MOST_LAYERS + 1)]
+    for name in chain:
+        put(snapshots, name, top=name)
+
+    with snapshots.mount_view(chain[:-1], tmp_path / "target") as view:
+        assert (view / "top").read_text() == chain[-2]
+    with (
+        pytest.raises(HostUnsupportedError, match="a file system of 501 layers: its kernel stacks at most 500"),
+        snapshots.mount_view(chain, tmp_path / "target"),
+    ):
+        pass
 
 
 @pytest.mark.userns
