@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.solve.ops.run import sandbox_of
-from registry.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
