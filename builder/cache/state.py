@@ -238,14 +238,22 @@ class State:
             )
 
     def put_past(self, place: str, stages: Mapping[str, Sequence[PastStep]]) -> None:
-        """Keep what a build was made of; other stages of the same place stay, and of all places the last used ones."""
-        if not stages:
-            return
+        """Keep what a build was made of, unless the same was kept less than `USE_GRAIN` ago.
+
+        Other stages of the same place stay, and of all places those that were used last.
+        """
         now = time.time()
+        rows = {name: json.dumps(steps, separators=(",", ":")) for name, steps in stages.items()}
+        with self.reading() as connection:
+            known = connection.execute(
+                "SELECT stage, steps FROM past WHERE place = ? AND used BETWEEN ? AND ?", (place, now - USE_GRAIN, now)
+            ).fetchall()
+        new = rows.items() - set(known)
+        if not new:
+            return
         with self.writing() as connection:
             connection.executemany(
-                "INSERT OR REPLACE INTO past VALUES(?, ?, ?, ?)",
-                [(place, name, json.dumps(steps, separators=(",", ":")), now) for name, steps in stages.items()],
+                "INSERT OR REPLACE INTO past VALUES(?, ?, ?, ?)", [(place, name, steps, now) for name, steps in new]
             )
             connection.execute(
                 "DELETE FROM past WHERE used < (SELECT used FROM past ORDER BY used DESC LIMIT 1 OFFSET ?)",

@@ -358,3 +358,22 @@ def test_oldest_sights_are_forgotten(state, monkeypatch):
         "digest of b'b'",
         "digest of b'c'",
     ]
+
+
+def test_same_steps_again_write_nothing(state, monkeypatch):
+    """A build that is repeated at once leaves its steps as they are; a change, or a minute later, they are kept anew."""
+    times = iter([1000.0, 1001.0, 1002.0, 1001.0 + USE_GRAIN])
+    monkeypatch.setattr("builder.cache.state.time.time", lambda: next(times))
+    step = PastStep("RUN x", "key")
+    noted = []
+    for stages in ({"a": [step]}, {"a": [step]}, {"a": [step], "b": [step]}, {"a": [step]}):
+        state.put_past("place", stages)
+        with state.reading() as connection:
+            noted.append(dict(connection.execute("SELECT stage, used FROM past").fetchall()))
+
+    assert noted == [
+        {"a": 1000.0},
+        {"a": 1000.0},
+        {"a": 1000.0, "b": 1002.0},
+        {"a": 1001.0 + USE_GRAIN, "b": 1002.0},
+    ]
