@@ -94,7 +94,7 @@ def digest_selection(
             stages, whose device numbers mean nothing after the build).
         now_ns: the time, before any file is read.
         listed: takes what the digest of each source was made of, unless all were known at sight.
-        at_sight: whether what lstat says of a source is enough, if it is known.
+        at_sight: whether what lstat says of a source is enough, if it is known, and is remembered if it is not.
 
     Returns:
         For each source its last name and the digest as 64 hex digits, in order.
@@ -106,18 +106,18 @@ def digest_selection(
     root = selection.root
     digests: list[str] | None = None
     sights: list[bytes] = []
-    if fingerprints is not None:
+    seen = fingerprints if at_sight else None
+    if seen is not None:
         keep_owner = root is not None and root.keep_owner
         sights = [_digest_sight(source, keep_owner=keep_owner) for source in sources]
-        found = [fingerprints.find_sight(sight) for sight in sights] if at_sight else []
-        known = [digest for digest in found if digest is not None]
+        known = [digest for digest in map(seen.find_sight, sights) if digest is not None]
         digests = known if len(known) == len(sources) else None
     if digests is None:
         digests = _digest_sources(root, sources, fingerprints, now_ns, listed)
-        if fingerprints is not None:
+        if seen is not None:
             for source, sight, digest in zip(sources, sights, digests, strict=True):
                 if not any(is_racy(found[1], now_ns) for found in _regular_files(source)):
-                    fingerprints.store_sight(sight, digest)
+                    seen.store_sight(sight, digest)
     answers = iter(digests)
     return tuple(
         (
