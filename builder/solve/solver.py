@@ -103,10 +103,10 @@ class Solver:
         explainer: CacheExplainer | None = None,
         wants_all_layers: bool = False,
     ) -> None:
-        self._vertices = plan.vertices()
-        plans = plan.plans if isinstance(plan, Plans) else (plan,)
-        self._results_wanted = plan.tops() if isinstance(plan, Plans) else (plan.vertex,)
-        epochs = {each.epoch for each in plans}
+        plans = plan if isinstance(plan, Plans) else Plans((plan,))
+        self._vertices = plans.vertices()
+        self._results_wanted = plans.tops()
+        epochs = {each.epoch for each in plans.plans}
         self._epoch = epochs.pop() if len(epochs) == 1 else None
         self._imported = imported
         self._wants_all_layers = wants_all_layers
