@@ -14,6 +14,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
+from builder.bake.document import scalar_text
 from builder.dockerfile.suggest import nearest
 from builder.errors import BakeFileError
 from registry.value import field, frozen
@@ -285,17 +286,10 @@ def read_object(value: object, place: Place) -> dict[str, object]:
 
 def read_text(value: object, place: Place) -> str:
     """Read a text; a number or a switch is one, as in HCL."""
-    match value:
-        case str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            return str(int(value)) if value.is_integer() else str(value)
-        case _:
-            raise place.error(f"expected a string, found {kind_of(value)}")
+    text = scalar_text(value)
+    if text is None:
+        raise place.error(f"expected a string, found {kind_of(value)}")
+    return text
 
 
 def read_switch(value: object, place: Place) -> bool:

@@ -27,6 +27,21 @@ class EvaluationError(Exception):
         self.hint = hint
 
 
+def scalar_text(value: object) -> str | None:
+    """Return a text, a switch or a number as text, as HCL has it; None for what is none of them."""
+    match value:
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            return str(int(value)) if value.is_integer() else str(value)
+        case _:
+            return None
+
+
 class Scope:
     """The names an expression may use.
 

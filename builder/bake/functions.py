@@ -19,7 +19,7 @@ from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote_plus
 
-from builder.bake.document import LARGEST_TEXT, EvaluationError
+from builder.bake.document import LARGEST_TEXT, EvaluationError, scalar_text
 from builder.dockerfile.suggest import nearest
 
 if TYPE_CHECKING:
@@ -65,19 +65,11 @@ def to_text(value: Any) -> str:
     Raises:
         EvaluationError: it is null, a list or an object.
     """
-    match value:
-        case str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            return str(int(value)) if value.is_integer() else repr(value)
-        case None:
-            raise EvaluationError("null is no text")
-        case _:
-            raise EvaluationError(f"{'a list' if isinstance(value, list) else 'an object'} is no text")
+    text = scalar_text(value)
+    if text is None:
+        kind = "null" if value is None else "a list" if isinstance(value, list) else "an object"
+        raise EvaluationError(f"{kind} is no text")
+    return text
 
 
 def is_equal(left: Any, right: Any) -> bool:
