@@ -319,6 +319,16 @@ def _build_parser() -> Parser:
         ),
     )
     parser.add_argument("positional_context", nargs="?", metavar="CONTEXT")
+    _add_sources(parser)
+    _add_results(parser)
+    _add_steps(parser)
+    _add_cache(parser)
+    _add_shown(parser)
+    parser.add_common()
+    return parser
+
+
+def _add_sources(parser: Parser) -> None:
     source = parser.add_argument_group("What is built")
     source.add_argument(
         "--context",
@@ -346,6 +356,9 @@ def _build_parser() -> Parser:
         help="Platforms of the image (default: this machine's); several make an index",
     )
     _add_list(source, "--build-arg", metavar="NAME[=VALUE]", help="Set an ARG; without a value, from the environment")
+
+
+def _add_results(parser: Parser) -> None:
     result = parser.add_argument_group("What comes out")
     _add_list(result, "-t", "--tag", metavar="NAME[:TAG]", help="Name of the image")
     _add_list(
@@ -391,6 +404,9 @@ def _build_parser() -> Parser:
     result.add_argument("--compression-level", metavar="N", help="How hard layers are compressed")
     result.add_argument("--iidfile", metavar="FILE", help="Write the image id to a file")
     result.add_argument("--metadata-file", metavar="FILE", help="Write what was built to a JSON file")
+
+
+def _add_steps(parser: Parser) -> None:
     steps = parser.add_argument_group("How steps run")
     steps.add_argument(
         "--network",
@@ -431,6 +447,9 @@ def _build_parser() -> Parser:
     steps.add_argument("--jobs", metavar="N", help="Steps that run at the same time (default: processors)")
     steps.add_argument("--on", metavar="error", help="When a RUN fails, open a shell where it did; needs a terminal")
     steps.add_argument("--invoke", metavar="COMMAND", help="What to run then (default: /bin/sh); implies --on error")
+
+
+def _add_cache(parser: Parser) -> None:
     cache = parser.add_argument_group("Cache and registries")
     cache.add_argument("--no-cache", action="store_true", help="Run every step")
     _add_list(cache, "--no-cache-filter", metavar="STAGES", help="Run every step of these stages")
@@ -456,6 +475,9 @@ def _build_parser() -> Parser:
         metavar="off|KEY=SIZE,…",
         help="What the cache is held to at the end: min-free-space=20%%,reserved-space=10g,max-used-space=SIZE",
     )
+
+
+def _add_shown(parser: Parser) -> None:
     shown = parser.add_argument_group("Output")
     _add_progress(shown)
     shown.add_argument("-q", "--quiet", action="store_true", help="Show no progress, print the image id")
@@ -471,8 +493,6 @@ def _build_parser() -> Parser:
         default="build",
         help="build (default), or show check, outline or targets of the Dockerfile; with ,format=json as JSON",
     )
-    parser.add_common()
-    return parser
 
 
 def _bake_parser() -> Parser:
