@@ -37,7 +37,7 @@ RUN --mount=type=cache,target=/cache --mount=type=secret,id=s --mount=type=tmpfs
     --mount=target=/context --mount=from=other,target=/other,source=made \
     cp /run/secrets/s /other/* /context/file /app/ && echo 1 > /cache/x && echo 1 > /t/x; {SETTLE}
 USER 33:44
-WORKDIR /work/here
+WORKDIR /app/here
 RUN id > /app/old/id; {SETTLE}
 USER root
 FROM base

@@ -9,8 +9,9 @@ import base64
 import json
 import re
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
+
+from tests.fakes.loopback_server import LoopbackServer
 
 SIGNATURE = "signed-by-the-service"
 REFS = ("refs/heads/main", "refs/heads/topic")
@@ -27,7 +28,7 @@ TOKEN = make_token((REFS[0], 3))
 OF_TOPIC = make_token((REFS[0], 1), (REFS[1], 3))
 
 
-class ActionsCacheServer:
+class ActionsCacheServer(LoopbackServer):
     """Serves entries; *entries* maps keys to bytes in the order they came, *reserved* are those still to be sent.
 
     *refusals* are statuses and Retry-After headers for the next requests; *calls* notes the methods that were called.
@@ -42,28 +43,12 @@ class ActionsCacheServer:
         self.stalled = False
         self._ended = threading.Event()
         self._guard = threading.Lock()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                server.answer(self)
-
-            def do_PUT(self):
-                server.answer(self)
-
-            def do_POST(self):
-                server.answer(self)
-
-            def log_message(self, *arguments):
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        super().__init__()
 
     @property
     def url(self):
         """The address of the service."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}/"
+        return f"http://{self.address}/"
 
     def answer(self, handler):
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
@@ -137,12 +122,6 @@ class ActionsCacheServer:
         handler.end_headers()
         handler.wfile.write(body)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
     def __exit__(self, *_):
         self._ended.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__exit__()

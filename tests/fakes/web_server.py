@@ -7,10 +7,12 @@ import subprocess
 import threading
 from contextlib import contextmanager
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.fakes.loopback_server import LoopbackServer
 
 
-class WebServer:
+class WebServer(LoopbackServer):
     """Serves *files* (path to bytes) and the folder *git*: below `/git/` as plain files, below `/smart/` as hosts do.
 
     *modified* gives the Last-Modified of a path in seconds, *redirects* the Location of one. *requests* notes method,
@@ -25,24 +27,7 @@ class WebServer:
         self.etags = True
         self.git = git
         self.requests = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                server.answer(self)
-
-            def do_POST(self):
-                server.answer(self)
-
-            def log_message(self, *arguments):
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
-
-    @property
-    def address(self):
-        return f"127.0.0.1:{self._http.server_address[1]}"
+        super().__init__()
 
     @property
     def url(self):
@@ -104,15 +89,6 @@ class WebServer:
         head, _, body = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
         return int(headers.pop("Status", "200").split()[0]), headers, body
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
 
 
 @contextmanager
