@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Row = tuple[str, ...]
 
 _COLUMNS: Final = {
-    "record": "key, diff_id, created, name, ingredients, used",
+    "record": "key, op, diff_id, created, name, ingredients, used",
     "blob": "diff_id, digest, size, media_type",
     "origin": "digest, repository",
 }

@@ -4,7 +4,7 @@ On disk: `ROOT/state.db`, SQLite in WAL mode, shared by many processes. Everythi
 blobs and by building. A damaged file is moved aside (`state.db.damaged`) and a new one begun, with those rows of the
 old that can be trusted all the same (`builder.cache.salvage`).
 
-    record(key, diff_id, created, name, ingredients, used)      what a cache key resolves to
+    record(key, op, diff_id, created, name, ingredients, used)  what a cache key resolves to
     listing(key, data)                                          the files a key was made of (builder.cache.listing)
     past(place, stage, steps, used)                             steps of the last build of a Dockerfile (builder.cache.past)
     blob(diff_id, digest, size, media_type)                     the stored forms of a layer, which were read and hashed
@@ -43,12 +43,13 @@ if TYPE_CHECKING:
     from builder.cache.past import PastStep
     from builder.context.remote import UrlRow
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record(
-    key TEXT PRIMARY KEY, diff_id TEXT NOT NULL, created TEXT NOT NULL, name TEXT NOT NULL,
+    key TEXT PRIMARY KEY, op TEXT NOT NULL, diff_id TEXT NOT NULL, created TEXT NOT NULL, name TEXT NOT NULL,
     ingredients TEXT NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS record_op ON record(op);
 CREATE INDEX IF NOT EXISTS record_diff_id ON record(diff_id);
 CREATE INDEX IF NOT EXISTS record_name ON record(name, used);
 CREATE TABLE IF NOT EXISTS listing(key TEXT PRIMARY KEY, data BLOB NOT NULL);
@@ -93,11 +94,12 @@ _WASTE_SHARE = 0.1
 class Record:
     """What a cache key resolves to: the layer a step made, and when.
 
-    *created* is the RFC 3339 time the layer was made; a cached step keeps it, so that a fully cached build gives the
-    same image.
+    *op* is the key of the operation alone, without the content it was done on and with. *created* is the RFC 3339 time
+    the layer was made; a cached step keeps it, so that a fully cached build gives the same image.
     """
 
     key: str
+    op: str
     diff_id: Digest
     created: str
     name: str
@@ -165,15 +167,20 @@ class State:
         """Look a key up."""
         with self.reading() as connection:
             row = connection.execute(
-                "SELECT key, diff_id, created, name, ingredients FROM record WHERE key = ?", (key,)
+                "SELECT key, op, diff_id, created, name, ingredients FROM record WHERE key = ?", (key,)
             ).fetchone()
         return _record(row) if row else None
+
+    def knows_op(self, op: str) -> bool:
+        """Tell whether any record is of this operation; if none is, no key of it can be found."""
+        with self.reading() as connection:
+            return connection.execute("SELECT 1 FROM record WHERE op = ? LIMIT 1", (op,)).fetchone() is not None
 
     def find_named(self, name: str, *, limit: int) -> tuple[Record, ...]:
         """List records of steps of this name, the last used first."""
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT key, diff_id, created, name, ingredients FROM record WHERE name = ? ORDER BY used DESC LIMIT ?",
+                "SELECT key, op, diff_id, created, name, ingredients FROM record WHERE name = ? ORDER BY used DESC LIMIT ?",
                 (name, limit),
             ).fetchall()
         return tuple(_record(row) for row in rows)
@@ -182,7 +189,7 @@ class State:
         """List the records by which steps of this name made this layer."""
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT key, diff_id, created, name, ingredients FROM record WHERE diff_id = ? AND name = ?",
+                "SELECT key, op, diff_id, created, name, ingredients FROM record WHERE diff_id = ? AND name = ?",
                 (diff_id, name),
             ).fetchall()
         return tuple(_record(row) for row in rows)
@@ -191,9 +198,10 @@ class State:
         """Keep a record, with a listing if its key is made of files; an older answer to the same key is replaced."""
         with self.writing() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO record VALUES(?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO record VALUES(?, ?, ?, ?, ?, ?, ?)",
                 (
                     record.key,
+                    record.op,
                     record.diff_id,
                     record.created,
                     record.name,
@@ -223,9 +231,9 @@ class State:
         """List all records with the time of their last use, least recently used first."""
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT key, diff_id, created, name, ingredients, used FROM record ORDER BY used"
+                "SELECT key, op, diff_id, created, name, ingredients, used FROM record ORDER BY used"
             ).fetchall()
-        return tuple((_record(row[:5]), float(row[5])) for row in rows)
+        return tuple((_record(row[:6]), float(row[6])) for row in rows)
 
     def remove_records(self, keys: Iterable[str], *, used_until: float) -> None:
         """Forget records with their listings, but for those that were used after *used_until*."""
@@ -438,7 +446,7 @@ def _locked_folder(folder: Path) -> Iterator[None]:
 def _check_row(table: str, row: tuple[str, ...]) -> None:
     try:
         if table == "record":
-            _record((row[0], row[1], row[2], row[3], row[4]))
+            _record((row[0], row[1], row[2], row[3], row[4], row[5]))
         else:
             parse_digest(row[0])
     except RegistryError as error:
@@ -488,11 +496,12 @@ def _create(connection: sqlite3.Connection, version: int) -> None:
     connection.execute("COMMIT")
 
 
-def _record(row: tuple[str, str, str, str, str]) -> Record:
+def _record(row: tuple[str, str, str, str, str, str]) -> Record:
     return Record(
         key=row[0],
-        diff_id=parse_digest(row[1]),
-        created=row[2],
-        name=row[3],
-        ingredients=tuple((name, value) for name, value in json.loads(row[4])),
+        op=row[1],
+        diff_id=parse_digest(row[2]),
+        created=row[3],
+        name=row[4],
+        ingredients=tuple((name, value) for name, value in json.loads(row[5])),
     )

@@ -231,7 +231,14 @@ class Exporter:
         with self._solver.file_systems.open_tar(layer.diff_id) as tar:
             made = maker.make(lambda writer, note: clamp_times(tar, writer, epoch, note))
         self._store.state.put_record(
-            Record(key=key, diff_id=made.diff_id, created=created, name="rewrite timestamps", ingredients=ingredients)
+            Record(
+                key=key,
+                op=key,
+                diff_id=made.diff_id,
+                created=created,
+                name="rewrite timestamps",
+                ingredients=ingredients,
+            )
         )
         return replace(layer, diff_id=made.diff_id)
 

@@ -43,6 +43,8 @@ def find_same_layer(layer: Layer, clamped: Digest, epoch: int, store: Store, fil
     if known is not None and file_systems.find_blob(known.diff_id) is not None:
         store.state.touch_records([key])
         return None if known.diff_id == layer.diff_id else replace(layer, diff_id=known.diff_id)
-    record = Record(key=key, diff_id=layer.diff_id, created=layer.created or "", name=_NAME, ingredients=ingredients)
+    record = Record(
+        key=key, op=key, diff_id=layer.diff_id, created=layer.created or "", name=_NAME, ingredients=ingredients
+    )
     store.state.put_record(record)
     return None

@@ -657,6 +657,7 @@ class Solver:
 def _record(vertex: Vertex, key: str, ingredients: list[Ingredient], layer: Layer) -> Record:
     return Record(
         key=key,
+        op=derive_key(vertex.op.ingredients()),
         diff_id=layer.diff_id,
         created=layer.created or "",
         name=vertex.text,

@@ -60,7 +60,7 @@ class Shelf:
         """Put the record of a step on layers, base first."""
         base = digest_hex(chain_id(below)) if below else "empty"
         self.store.state.put_record(
-            Record(key=key, diff_id=layer, created="", name=f"RUN {key}", ingredients=(("below", base),))
+            Record(key=key, op=key, diff_id=layer, created="", name=f"RUN {key}", ingredients=(("below", base),))
         )
         with self.store.state.writing() as connection:
             connection.execute("UPDATE record SET used = ? WHERE key = ?", (used, key))

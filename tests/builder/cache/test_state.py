@@ -34,8 +34,26 @@ def state(tmp_path):
 def record(key: str = "k", name: str = "RUN x") -> Record:
     """Make a record."""
     return Record(
-        key=key, diff_id=digest_of(b"x"), created="2026-01-01T00:00:00Z", name=name, ingredients=(("op", "run"),)
+        key=key,
+        op="run",
+        diff_id=digest_of(b"x"),
+        created="2026-01-01T00:00:00Z",
+        name=name,
+        ingredients=(("op", "run"),),
     )
+
+
+def test_operation_is_known_as_long_as_one_record_is_of_it(state):
+    """Once the last one is gone, no key of it can be answered."""
+    assert not state.knows_op("run")
+
+    state.put_record(record("a"))
+    state.put_record(record("b"))
+    state.remove_records(["a"], used_until=float("inf"))
+    assert state.knows_op("run")
+
+    state.remove_records(["b"], used_until=float("inf"))
+    assert not state.knows_op("run")
 
 
 def test_record_is_found_by_its_key_and_name(state):
@@ -172,7 +190,7 @@ def fill(path, count=2000):
     state = State(path)
     with state.writing() as connection:
         connection.executemany(
-            "INSERT INTO record VALUES(?, ?, '', 'RUN x', '[]', 1.0)",
+            "INSERT INTO record VALUES(?, 'run', ?, '', 'RUN x', '[]', 1.0)",
             [(f"{number:064x}", digest_of(b"%d" % number)) for number in range(count)],
         )
         connection.execute("INSERT INTO file VALUES(1, 2, 3, 4, 5, x'00')")
@@ -183,7 +201,7 @@ def fill(path, count=2000):
 def destroy_page(path):
     """Overwrite a page with records of the middle."""
     data = bytearray(path.read_bytes())
-    middle = data.index(b"%064xsha256:" % 1000) // 4096 * 4096
+    middle = data.index(b"%064xrunsha256:" % 1000) // 4096 * 4096
     data[middle : middle + 4096] = b"\xff" * 4096
     path.write_bytes(data)
 

@@ -69,7 +69,12 @@ class Machine:
             cached = had_record and not vertex.no_cache
             answers.append(explainer.answer(vertex, questions, listed, cached=cached))
             record = Record(
-                key=key, diff_id=digest_of(b"x"), created="", name=vertex.text, ingredients=tuple(ingredients)
+                key=key,
+                op=vertex.op.ingredients()[0][1],
+                diff_id=digest_of(b"x"),
+                created="",
+                name=vertex.text,
+                ingredients=tuple(ingredients),
             )
             self.state.put_record(record, listing=pack_listing(listed))
         self.state.put_past(PLACE, list_stages(vertices, questions))
