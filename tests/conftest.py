@@ -6,6 +6,7 @@ import functools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,12 @@ ORDER = ("registry", "builder", "property", "runtime", "integration", "conforman
 # Two cores that do other things at the same time make single examples slow, which says nothing about the code.
 settings.register_profile("pybuild", deadline=None)
 settings.load_profile("pybuild")
+
+
+def pytest_configure() -> None:
+    """Have programs that tests start begin with SIGINT as it is by default: what runs in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
