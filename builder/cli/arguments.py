@@ -470,11 +470,7 @@ def _add_cache(parser: Parser) -> None:
     )
     cache.add_argument("--pull", action="store_true", help="Ask the registry for newer base images")
     _add_insecure(cache)
-    cache.add_argument(
-        "--gc",
-        metavar="off|KEY=SIZE,…",
-        help="What the cache is held to at the end: min-free-space=20%%,reserved-space=10g,max-used-space=SIZE",
-    )
+    _add_gc(cache)
 
 
 def _add_shown(parser: Parser) -> None:
@@ -551,6 +547,7 @@ def _bake_parser() -> Parser:
     cache.add_argument("--no-cache", action="store_true", help="Run every step: --set *.no-cache=true")
     cache.add_argument("--pull", action="store_true", help="Ask the registry for newer base images")
     _add_insecure(cache)
+    _add_gc(cache)
     _add_progress(parser.add_argument_group("Output"))
     parser.add_common()
     return parser
@@ -811,6 +808,14 @@ def _add_isolation(container: _Container) -> None:
         "--isolation",
         metavar="NAME",
         help="auto (default), subids, single-id, chroot or none; `pybuild doctor` tells what this place allows",
+    )
+
+
+def _add_gc(container: _Container) -> None:
+    container.add_argument(
+        "--gc",
+        metavar="off|KEY=SIZE,…",
+        help="What the cache is held to at the end: min-free-space=20%%,reserved-space=10g,max-used-space=SIZE",
     )
 
 

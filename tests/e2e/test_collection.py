@@ -382,6 +382,20 @@ def test_build_holds_the_cache_to_a_cap(with_busybox: Pybuild) -> None:
     assert with_busybox("run", "named", "ls", "/srv").out == "named\n"
 
 
+def test_bake_holds_the_cache_to_a_cap_after_its_last_target(with_busybox: Pybuild) -> None:
+    """It removes what was there before, once, after all targets; the option is read before anything is built."""
+    build(with_busybox, layer("before"))
+    linked = {"dockerfile-inline": "FROM first\n" + layer("b").partition("\n")[2], "contexts": {"first": "target:a"}}
+    targets = {"a": {"dockerfile-inline": layer("a")}, "default": linked}
+    with_busybox.context({"docker-bake.json": json.dumps({"target": targets})}, name=".")
+
+    told = with_busybox("bake", "--gc", "max-used-space=1m,reserved-space=0").err
+    refused = with_busybox("bake", "--gc", "sometimes", status=2).err
+
+    assert len(re.findall(r"\[internal\] removed .* of cache", told)) == 1
+    assert "invalid --gc: `sometimes`" in refused
+
+
 def test_collecting_can_be_switched_off(with_busybox: Pybuild) -> None:
     """The variable caps the cache of every build, unless the option switches that off."""
     capped = replace(with_busybox, variables={"PYBUILD_GC": "max-used-space=1m,reserved-space=0"})

@@ -22,6 +22,7 @@ from builder.cli.bake_request import (
     parse_target,
     print_selection,
 )
+from builder.cli.collecting import Collecting
 from builder.cli.inside import run_inside
 from builder.cli.lines import escape_line
 from builder.cli.render import open_renderer
@@ -75,10 +76,11 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 class _Wave(NamedTuple):
-    """Targets that are read, planned and looked up, and what shows their progress."""
+    """Targets that are read, planned and looked up, what shows their progress, and what is collected after the last."""
 
     builds: Mapping[str, Build]
     renderer: Renderer
+    collecting: Collecting
     needs_namespace: bool
 
 
@@ -126,18 +128,18 @@ class _Baking:
     def _run_wave(self, store: Store, renderer: Renderer) -> int:
         wave = self._prepare(store, renderer)
         if not wave.needs_namespace:
-            return self._finish(wave, None)
+            return self._finish(store, wave, None)
         front = os.getpid()
         with _channel() as channel:
 
             def body(zygote: Zygote) -> int:
-                code = self._finish(wave, zygote)
+                code = self._finish(store, wave, zygote)
                 if os.getpid() != front:
                     channel.write(json.dumps(self.done).encode())
                 # Without namespaces this is the process the user started, which can have one zygote only: it gave up
                 # the rights that another one would need.
                 while os.getpid() == front and self._waves and not code:
-                    code = self._finish(self._prepare(store, self._open_renderer()), zygote)
+                    code = self._finish(store, self._prepare(store, self._open_renderer()), zygote)
                 return code
 
             code = run_inside(store, body, self._environment.isolation(self._arguments.isolation))
@@ -154,6 +156,7 @@ class _Baking:
         opened: dict[str, Build] = {}
         needs_namespace = False
         try:
+            collecting = Collecting(self._arguments, self._environment, renderer.sink)
             for name in self._waves.pop(0):
                 target = self._builds[name]
                 sink = _name_events(renderer.sink, name) if len(self._builds) > 1 else renderer.sink
@@ -166,18 +169,22 @@ class _Baking:
         except BaseException as error:
             renderer.close(error)
             raise
-        return _Wave(opened, renderer, needs_namespace)
+        return _Wave(opened, renderer, collecting, needs_namespace)
 
-    def _finish(self, wave: _Wave, zygote: Zygote | None) -> int:
-        """Carry out what is left of a wave."""
+    def _finish(self, store: Store, wave: _Wave, zygote: Zygote | None) -> int:
+        """Carry out what is left of a wave; the last one, and one that fails, is followed by collecting."""
+        collect = partial(wave.collecting.collect, store, is_inside=zygote is not None)
         wave.renderer.start()
         try:
             for name, build in wave.builds.items():
                 with _naming(name):
                     self.done[name] = describe_result(build.finish(zygote))
         except BaseException as error:
+            collect(error)
             wave.renderer.close(error)
             raise
+        if not self._waves:
+            collect()
         wave.renderer.close()
         for build in wave.builds.values():
             build.close()
