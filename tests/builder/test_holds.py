@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from builder.holds import LOCK_NAME, Holds, is_alive, list_held, locked
+from registry.errors import StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,4 +64,24 @@ def test_nothing_is_removed_while_something_is_looked_for(tmp_path: Path, proces
     fcntl.flock(remover, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     os.close(remover)
+    holds.close()
+
+
+def test_hold_that_cannot_be_written_down_is_none(
+    tmp_path: Path, process: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk the build ends; what it could not hold, another process may remove."""
+    holds = Holds(tmp_path / "lock", process)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fail)
+        with pytest.raises(StoreFullError), holds.hold("name"):
+            pytest.fail("went on without")
+    assert list_held(tmp_path / "tmp") == set()
+
+    with holds.hold("name"):
+        assert list_held(tmp_path / "tmp") == {"name"}
     holds.close()

@@ -13,6 +13,7 @@ from builder.collect.automatic import collect_after_build
 from builder.collect.inventory import take_inventory
 from builder.collect.limits import DEFAULT_LIMITS, Disk, Limits, Space
 from builder.collect.room import has_room
+from builder.store import RESERVE_NAME, RESERVE_SIZE
 from tests.fakes.shelf import KIB
 
 if TYPE_CHECKING:
@@ -123,6 +124,23 @@ def test_build_does_not_fail_for_what_is_wrong_with_the_store(shelf: Shelf) -> N
     (shelf.store.root / "images" / "index.json").write_text("no json")
 
     assert collect_after_build(shelf.store, ALL_FREE, is_inside=True) == 0
+
+
+@pytest.mark.parametrize(("free", "kept"), [(RESERVE_SIZE - 1, False), (RESERVE_SIZE, True)])
+def test_reserve_makes_removing_possible_on_a_full_disk(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, free: int, kept: bool
+) -> None:
+    """It is given up before anything is removed, and only where there is no other room to write in."""
+    monkeypatch.setattr(Disk, "of", lambda _: Disk(size=1000 * RESERVE_SIZE, free=free))
+    shelf.record("old", shelf.layer("old", used=1), used=1)
+    reserve = shelf.store.root / RESERVE_NAME
+    assert reserve.exists()
+    seen = []
+    real = automatic.collect
+    monkeypatch.setattr(automatic, "collect", lambda *a, **k: (seen.append(reserve.exists()), real(*a, **k))[1])
+
+    assert collect_after_build(shelf.store, ALL_FREE, is_inside=True) > 0
+    assert seen == [kept]
 
 
 def test_room_is_asked_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
