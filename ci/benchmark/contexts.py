@@ -7,20 +7,22 @@ under another name first, so that one cut short is never taken for whole.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmark.units import MIB
+
 SEED = 20_231_114
-MIB = 1024 * 1024
 
 Writer = Callable[[Path, random.Random], None]
 
 
-def write_many_files(contexts: Path, *, files: int, size: int, base: str) -> Path:
+def write_many_files(contexts: Path, *, files: int, size: int, base: str, name: str = "many-files") -> Path:
     """Write a context of *files* small files like a JavaScript project's packages, *size* bytes together.
 
     Packages of about fifty files lie in nested folders. Lengths are spread as in such trees: most files have one or
-    two kilobytes, a few have hundreds.
+    two kilobytes, a few have hundreds. Contexts of different *names* are of different files, even if all are the same.
     """
 
     def write(folder: Path, source: random.Random) -> None:
@@ -37,7 +39,14 @@ def write_many_files(contexts: Path, *, files: int, size: int, base: str) -> Pat
             path.write_text(_script(source, words, max(1, round(weight * scale))))
 
     dockerfile = f"FROM {base}\nCOPY files /srv/files\n"
-    return _keep(contexts / f"many-files-{files}-{size // MIB}", dockerfile, write)
+    return _keep(contexts / f"{name}-{files}-{size // MIB}", dockerfile, write)
+
+
+def change_one_file(context: Path) -> None:
+    """Give one file of a context of many files a first line that it never had."""
+    path = next((context / "files").rglob("*-0.js"))
+    _, _, rest = path.read_text().partition("\n")
+    path.write_text(f"// {time.time_ns()}\n{rest}")
 
 
 def write_big_file(contexts: Path, *, size: int, base: str) -> Path:
@@ -60,9 +69,9 @@ def write_long_dockerfile(contexts: Path, *, size: int, base: str) -> Path:
     return _keep(contexts / f"long-dockerfile-{size}", dockerfile, lambda _folder, _source: None)
 
 
-def write_one_step(contexts: Path, *, base: str) -> Path:
-    """Write a context whose only step does nothing."""
-    return _keep(contexts / "one-step", f"FROM {base}\nRUN true\n", _write_nothing)
+def write_one_step(contexts: Path, *, base: str, name: str = "one-step") -> Path:
+    """Write a context whose only step does nothing; each *base* that is used has a *name* of its own."""
+    return _keep(contexts / name, f"FROM {base}\nRUN true\n", _write_nothing)
 
 
 def write_steps(contexts: Path, *, steps: int, base: str) -> Path:
@@ -71,20 +80,22 @@ def write_steps(contexts: Path, *, steps: int, base: str) -> Path:
     return _keep(contexts / f"steps-{steps}", f"FROM {base}\n{lines}", _write_nothing)
 
 
-def write_stages(contexts: Path, *, stages: int, command: str, base: str) -> Path:
-    """Write a context of *stages* stages that do not need each other, each of which runs *command* once."""
+def write_stages(contexts: Path, *, stages: int, command: str, base: str, name: str = "stages") -> Path:
+    """Write a context of *stages* stages that do not need each other, each of which runs *command* once.
+
+    Each *command* that is used has a *name* of its own.
+    """
     parts = [
         f"FROM {base} AS stage-{number}\nRUN {command} && echo {number} > /srv/{number}\n" for number in range(stages)
     ]
     copies = "".join(f"COPY --from=stage-{number} /srv/{number} /srv/{number}\n" for number in range(stages))
-    return _keep(contexts / f"stages-{stages}", f"{''.join(parts)}FROM {base}\n{copies}", _write_nothing)
+    return _keep(contexts / f"{name}-{stages}", f"{''.join(parts)}FROM {base}\n{copies}", _write_nothing)
 
 
-def write_packages(contexts: Path, *, package: str, base: str) -> Path:
-    """Write a context that installs a Debian package."""
-    install = f"apt-get install --yes --no-install-recommends {package}"
-    dockerfile = f"FROM {base}\nENV DEBIAN_FRONTEND=noninteractive\nRUN apt-get update && {install}\n"
-    return _keep(contexts / f"packages-{package}", dockerfile, _write_nothing)
+def write_debian_step(contexts: Path, *, command: str, base: str) -> Path:
+    """Write a context whose only step runs a command of Debian's that must not ask questions."""
+    dockerfile = f"FROM {base}\nENV DEBIAN_FRONTEND=noninteractive\nRUN {command}\n"
+    return _keep(contexts / "debian-step", dockerfile, _write_nothing)
 
 
 def _keep(folder: Path, dockerfile: str, write: Writer) -> Path:

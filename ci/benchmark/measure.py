@@ -32,6 +32,14 @@ class Command:
     user: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repetition:
+    """How often a command is run: *times*, but not again once all that was done for it took so many *seconds*."""
+
+    times: int
+    seconds: float
+
+
 class _Options(TypedDict):
     """How a process is started."""
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import subprocess
 from typing import TYPE_CHECKING, Protocol
 
 from benchmark.measure import Command, run
+from benchmark.sub_ids import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +37,15 @@ class Tool(Protocol):
 
     def start(self, file: Path | None = None) -> Command:
         """Return the command that does nothing but start: the installed one, or the project's as one *file*."""
+
+    def pull(self, image: str) -> Command:
+        """Return the command that pulls an image from a registry on loopback."""
+
+    def unpack(self, image: str, context: Path) -> Command:
+        """Return the command that pulls and unpacks an image; the only step of *context* runs on it."""
+
+    def push(self, image: str, name: str) -> Command:
+        """Return the command that pushes an image that was pulled, as *name*, to a registry on loopback."""
 
 
 class PybuildTool:
@@ -64,7 +73,7 @@ class PybuildTool:
 
     def prepare(self, bases: Mapping[str, Path]) -> None:
         """Empty the root and import the bases."""
-        remove_as_namespace_root(self.folder)
+        remove_tree(self.folder)
         self.folder.mkdir()
         if self.user is not None:
             shutil.chown(self.folder, self.user)
@@ -78,6 +87,19 @@ class PybuildTool:
     def start(self, file: Path | None = None) -> Command:
         """Ask for the version."""
         return Command(args=(str(file or "pybuild"), "--version"), env=self.env, user=self.user)
+
+    def pull(self, image: str) -> Command:
+        """Pull into the root's image layout, where layers stay packed."""
+        return self._command("pull", image)
+
+    def unpack(self, image: str, context: Path) -> Command:  # noqa: ARG002  the context names it
+        """Build, since nothing is unpacked before a step needs it."""
+        return self.build(context)
+
+    def push(self, image: str, name: str) -> Command:
+        """Push what now also has the other name."""
+        run(self._command("tag", image, name))
+        return self._command("push", name)
 
     def _command(self, *args: str) -> Command:
         return Command(args=("pybuild", *args), env=self.env, user=self.user)
@@ -93,7 +115,7 @@ class BuildahTool:
 
     def prepare(self, bases: Mapping[str, Path]) -> None:
         """Empty the storage and commit each base from nothing."""
-        remove_as_namespace_root(self.folder)
+        remove_tree(self.folder)
         for number, (name, archive) in enumerate(bases.items()):
             container = f"base-{number}"
             run(self._command("from", "--name", container, "scratch"))
@@ -109,6 +131,18 @@ class BuildahTool:
     def start(self, file: Path | None = None) -> Command:  # noqa: ARG002  buildah has no other form
         """Ask for the version."""
         return self._command("--version")
+
+    def pull(self, image: str) -> Command:
+        """Pull into the storage, where layers are unpacked."""
+        return self._command("pull", "--tls-verify=false", image)
+
+    def unpack(self, image: str, context: Path) -> Command:  # noqa: ARG002  no step is needed
+        """Pull, which unpacks."""
+        return self.pull(image)
+
+    def push(self, image: str, name: str) -> Command:
+        """Push under the other name; layers are packed again on the way."""
+        return self._command("push", "--tls-verify=false", image, f"docker://{name}")
 
     def _command(self, verb: str, *args: str) -> Command:
         storage = ("--root", str(self.folder / "storage"), "--runroot", str(self.folder / "run"))
@@ -132,10 +166,3 @@ def find_rungs(folder: Path, names: Sequence[str], user: str | None) -> list[Too
         user: who builds where that takes no root; None for the caller, who is then no root.
     """
     return [PybuildTool(folder, isolation=name, user=None if name in NEEDS_ROOT else user) for name in names]
-
-
-def remove_as_namespace_root(folder: Path) -> None:
-    """Remove a folder in which sub-ids own files."""
-    if folder.exists():
-        mapped = () if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", "--map-auto")
-        subprocess.run([*mapped, "rm", "-rf", "--", str(folder)], check=True)
