@@ -409,6 +409,16 @@ def _make_session(context: ssl.SSLContext | None) -> Session:
         def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002  (the signature of requests)
             conn.cert_reqs = "CERT_REQUIRED" if verify else "CERT_NONE"
 
+        def close(self) -> None:
+            # urllib3 leaves idle connections to the garbage collection since its version 2. That may come in a process
+            # that was forked in the meantime, where their descriptors are other files.
+            for manager in (self.poolmanager, *self.proxy_manager.values()):
+                for key in list(manager.pools.keys()):
+                    pool = manager.pools.get(key)
+                    if pool is not None:
+                        pool.close()
+            super().close()
+
     class PlainSession(requests.Session):
         """Leaves redirects alone: even looking at one would rewind the body of a request."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import ssl
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,7 @@ from registry.hosts import Mirror, RegistryRule, RegistrySettings
 from registry.oci.reference import parse_reference
 from registry.transport import find_proxy, redact_url
 from tests.fakes.certificate_authority import CertificateAuthority
+from tests.fakes.random_image import make_image
 from tests.fakes.registry_server import FakeRegistry, Fault
 
 PROXY = "http://proxy.corp:3128"
@@ -150,3 +154,32 @@ def test_client_refuses_a_port_that_cannot_be(rig):
     """A port beyond the last one is named as such."""
     with pytest.raises(UnreachableError, match=r"no port has that number: `a\.io:99999`"):
         rig.client().resolve(parse_reference("a.io:99999/app:1"))
+
+
+def test_closed_client_has_no_connection_left(fake, rig, source, target):
+    """None waits for the garbage collection: the process may fork before it comes, and then closes what it does not own."""
+    image = make_image(source)
+    for blob in (image.manifest.config, *image.manifest.layers):
+        fake.add_blob("app", source.read_bytes(blob.digest, limit=1 << 30))
+    fake.add_manifest("app", "1", image.descriptor.media_type, image.manifest.to_bytes())
+    client = rig.client()
+
+    def connections():
+        """Count this process's sockets that are connected to the fake."""
+        port = int(fake.address.rpartition(":")[2])
+        remote = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+        inodes = {fields[9] for fields in remote if fields[2].endswith(f":{port:04X}")}
+        own = {os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+        return sum(f"socket:[{inode}]" in own for inode in inodes)
+
+    gc.disable()
+    try:
+        client.pull(parse_reference(f"{fake.address}/app:1"), None, target)
+        kept = connections()
+        client.close()
+        left = connections()
+    finally:
+        gc.enable()
+
+    assert kept > 0
+    assert left == 0
