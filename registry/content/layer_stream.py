@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
 from registry.content.replayed_stream import ReplayedStream, peek
 from registry.errors import LayerDamagedError
@@ -40,8 +40,8 @@ def open_layer(stream: BinaryIO, *, media_type: str | None) -> BinaryIO:
         media_type: what the manifest says, None if nothing.
 
     Returns:
-        A buffered reader. It raises LayerDamagedError for a stream that ends early, is followed by other bytes than
-        zeros, or cannot be decompressed.
+        A reader without a buffer: `read(n)` gives what is there, b"" only at the end. It raises LayerDamagedError for a
+        stream that ends early, is followed by other bytes than zeros, or cannot be decompressed.
     """
     with _closing_on_error(stream):
         head, source = peek(stream)
@@ -49,7 +49,8 @@ def open_layer(stream: BinaryIO, *, media_type: str | None) -> BinaryIO:
         raw = _open_compressed(head, source, subject="layer")
         if raw is None and announced in {"gzip", "zstd"} and not _is_tar(head):
             raise LayerDamagedError(f"it is announced as {announced} and is not", subject="layer")
-        return _buffer(raw or source)
+        # A RawIOBase has every method of BinaryIO that a reader may call; typeshed does not relate the two.
+        return cast("BinaryIO", raw or source)
 
 
 def open_archive(stream: BinaryIO) -> BinaryIO:
@@ -68,7 +69,7 @@ def open_archive(stream: BinaryIO) -> BinaryIO:
             raw = _MemberReader(source, _make_bzip2_decoder, magic=b"BZh", subject="archive")
         elif head.startswith(_XZ_MAGIC):
             raw = _MemberReader(source, _make_xz_decoder, magic=_XZ_MAGIC, subject="archive")
-        return _buffer(raw or source)
+        return io.BufferedReader(raw or source, _READ_SIZE)
 
 
 class _Decoder(Protocol):
@@ -87,7 +88,10 @@ class _Decoder(Protocol):
 
 
 class _Decompressed(io.RawIOBase):
-    """A reader over `_fill`, which gives the next bytes and `b""` only at the end."""
+    """A reader over `_fill`, which gives the next bytes and `b""` only at the end.
+
+    What the decoder gave is passed on as it is where it is asked for with `read`: copies would cost as much as hashing.
+    """
 
     def __init__(self, source: ReplayedStream, *, subject: str) -> None:
         super().__init__()
@@ -98,13 +102,22 @@ class _Decompressed(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed wants any buffer
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self.read(_READ_SIZE), b""))
         if not self._ready:
-            self._ready = memoryview(self._fill(len(buffer)))
-        size = min(len(buffer), len(self._ready))
-        buffer[:size] = self._ready[:size]
+            data = self._fill(size) if size else b""
+            if len(data) <= size:
+                return data
+            self._ready = memoryview(data)
+        data = bytes(self._ready[:size])
         self._ready = self._ready[size:]
-        return size
+        return data
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed wants any buffer
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def close(self) -> None:
         if not self.closed:
@@ -258,10 +271,6 @@ def _open_compressed(head: bytes, source: ReplayedStream, *, subject: str) -> _D
     if head.startswith(_ZSTD_MAGIC) or _is_skippable(head[:4]):
         return _ZstdReader(source, subject=subject)
     return None
-
-
-def _buffer(raw: io.RawIOBase) -> BinaryIO:
-    return io.BufferedReader(raw, _READ_SIZE)
 
 
 def _is_skippable(magic: bytes) -> bool:
