@@ -25,7 +25,7 @@ from builder.request import BuildRequest, CacheTarget, OutputType, is_attested
 from builder.solve.layer import LayerMaker
 from builder.solve.solver import Solver
 from builder.solve.sources import Sources
-from builder.transfer import pull_image, push_image
+from builder.transfer import keep_image, push_image
 from registry.content.image import Image, load_image, missing_blobs
 from registry.errors import (
     BlobMissingError,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from builder.export.cache import CacheExporter
     from builder.image.index import ImageIndex
     from builder.request import SbomRequest
+    from builder.solve.arrivals import Arrivals
     from builder.solve.devices import Devices
     from builder.solve.explain_cache import CacheExplainer
     from builder.solve.failed_step import FailedStep
@@ -112,6 +113,7 @@ class Build:
             request, store, lambda: _ShownDownloads(self._connect, self._exporting), self._exporting
         )
         self._context = self._sources.open_context()
+        self._arrivals: Arrivals | None = None  # until a base turns out not to be in the store
         self._plans = self._plan(parse_dockerfile(self._context.dockerfile, syntax=request.build_args.get(SYNTAX_ARG)))
         self._devices = self._open_devices()
         self._imported = self._import_caches()
@@ -127,6 +129,7 @@ class Build:
             network=self._sources.network,
             devices=self._devices,
             imported=self._imported,
+            arrivals=self._arrivals,
             explainer=self._explain_cache(),
             wants_all_layers=any(target.all_steps for target in request.cache_to),
         )
@@ -164,12 +167,16 @@ class Build:
         Raises:
             BuildError, SandboxError, RegistryError: the build failed; nothing is tagged.
         """
-        self._solver.run(zygote, jobs=self._request.jobs, on_failure=on_failure)
-        self._store.state.put_past(name_place(self._request), self._solver.steps())
-        image = self._exporter.image()
-        self._exporter.write()
-        if self._request.cache_to:
-            self._export_caches()
+        try:
+            self._solver.run(zygote, jobs=self._request.jobs, on_failure=on_failure)
+            self._store.state.put_past(name_place(self._request), self._solver.steps())
+            image = self._exporter.image()
+            self._exporter.write()
+            if self._request.cache_to:
+                self._export_caches()
+        finally:
+            if self._arrivals is not None:
+                self._arrivals.close()
         record = {} if self._attestor is None else self._attestor.record()
         return BuildResult(image=image, names=self._request.tags, record=record)
 
@@ -247,7 +254,7 @@ class Build:
         return Devices(self._request.devices, wanted, self._sink)
 
     def _resolve_image(self, reference: Reference, platform: Platform, span: Span | None) -> Image:
-        """Find a base image: in the store, else in its registry, and then in the store."""
+        """Find a base image: in the store, else in its registry; its layers arrive when they are needed."""
         found, damage = None, None
         if not self._request.pull:
             try:
@@ -259,11 +266,8 @@ class Build:
             if found is not None and found.config.platform.matches(platform):
                 return found
         try:
-            with self._exporting(f"[internal] load metadata for {reference}") as note:
-                client = self._connect(partial(_forward, note))
-                if self._survey is not None:
-                    return client.pull(reference, platform, self._store.blobs, layers=False)
-                return pull_image(self._store, reference, platform, client)
+            with self._connecting(f"[internal] load metadata for {reference}") as client:
+                image = client.pull(reference, platform, self._store.blobs, layers=False)
         except RegistryError as error:
             if found is not None:  # for another platform, which is better than none; a build check tells of it
                 return found
@@ -275,6 +279,20 @@ class Build:
                     span=span,
                 ) from error
             raise BaseImageError(error.message, hint=error.hint, span=span) from error
+        if self._survey is None:
+            self._await_layers(image, reference, span)
+        return image
+
+    def _await_layers(self, image: Image, reference: Reference, span: Span | None) -> None:
+        """Have the layers of an image fetched when they are needed, and the image listed when it is whole."""
+        keep = partial(keep_image, self._store)
+        if not missing_blobs(self._store.blobs, image.manifest.layers):
+            keep(image, reference)
+            return
+        from builder.solve.arrivals import Arrivals  # noqa: PLC0415  only where a base is pulled
+
+        self._arrivals = self._arrivals or Arrivals(self._store, self._connecting, keep)
+        self._arrivals.add(image, reference, span)
 
     def _find_stored(self, reference: Reference, platform: Platform) -> Image | None:
         """Find a base image in the store.
@@ -349,22 +367,23 @@ class Build:
         with self._exporting(f"exporting cache to {target.location}") as note:
 
             def connecting(_: str) -> AbstractContextManager[RegistryClient]:
-                return contextlib.nullcontext(self._connect(partial(_forward, note)))
+                return self._connect(partial(_forward, note))
 
             exporter.write(target, open_place(target.location, self._store, connecting))
 
     @contextlib.contextmanager
     def _connecting(self, name: str) -> Iterator[RegistryClient]:
         """Give a registry client that shows its transfers as a piece of work of this name."""
-        with self._exporting(name) as note:
-            yield self._connect(partial(_forward, note))
+        # Closed, as no connection may be left to two processes once this one has forked.
+        with self._exporting(name) as note, self._connect(partial(_forward, note)) as client:
+            yield client
 
     def _warn(self, message: str) -> None:
         self._sink(Warned(vertex=None, message=message, time=time.time()))
 
     def _push(self, image: Image | ImageIndex, name: Reference) -> None:
-        with self._exporting(f"pushing {name}") as note:
-            push_image(self._store, image.descriptor, name, self._connect(partial(_forward, note)))
+        with self._connecting(f"pushing {name}") as client:
+            push_image(self._store, image.descriptor, name, client)
 
     @contextlib.contextmanager
     def _exporting(self, name: str) -> Iterator[Note]:
@@ -427,6 +446,6 @@ class _ShownDownloads:
         """Fetch the body of an address into a store; None if it still has these validators."""
         from registry.transport import redact_url  # noqa: PLC0415  only for builds that fetch something
 
-        with self._exporting(f"[internal] fetch {redact_url(url)}") as note:
-            client = self._connect(partial(_forward, note))
+        name = f"[internal] fetch {redact_url(url)}"
+        with self._exporting(name) as note, self._connect(partial(_forward, note)) as client:
             return client.download(url, store, etag=etag, modified=modified, authorization=authorization, limit=limit)

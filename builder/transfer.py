@@ -34,11 +34,16 @@ def pull_image(store: Store, reference: Reference, platform: Platform | None, cl
         RegistryError: it cannot be fetched; the store is as before, but for whole blobs.
     """
     image = client.pull(reference, platform, store.blobs)
+    keep_image(store, image, reference)
+    return image
+
+
+def keep_image(store: Store, image: Image, reference: Reference) -> None:
+    """List an image that was fetched whole under its name, as `pull_image` does."""
     known = store.layout.find(reference) if reference.tag else None
     descriptor = image.descriptor if known is None else add_platform(store.blobs, known, image)
     store.layout.put(descriptor, reference if reference.tag else None)
     _note_origin(store, _layer_digests(store, image.descriptor), reference)
-    return image
 
 
 def push_image(store: Store, image: Descriptor, reference: Reference, client: RegistryClient) -> Descriptor:

@@ -30,7 +30,7 @@ from registry.hosts import Endpoint
 from registry.oci.manifest import MAX_DOCUMENT_SIZE
 from registry.oci.media_types import is_index
 from registry.oci.reference import DEFAULT_NAMESPACE, DEFAULT_REGISTRY
-from registry.pull import choose_remote, pull_blobs, pull_image
+from registry.pull import OnStart, choose_remote, pull_blobs, pull_image
 from registry.push import push_blobs, push_image
 from registry.retries import Pacing, Retries
 from registry.transfer import Cancellation
@@ -156,13 +156,21 @@ class RegistryClient:
 
         return self._from_first(reference, work)
 
-    def pull_blobs(self, reference: Reference, blobs: Iterable[Descriptor], store: BlobStore) -> None:
+    def pull_blobs(
+        self,
+        reference: Reference,
+        blobs: Iterable[Descriptor],
+        store: BlobStore,
+        *,
+        on_start: OnStart | None = None,
+    ) -> None:
         """Put blobs of a repository into a store, verified.
 
         Args:
             reference: the repository; its tag and digest do not count.
             blobs: what is wanted.
             store: what it has already is not fetched; what was fetched whole stays, also after a failure.
+            on_start: is told of each blob that is fetched and of its writer, anew for each place that it comes from.
 
         Raises:
             NotFoundError: the registry does not have one.
@@ -170,7 +178,7 @@ class RegistryClient:
             RegistryError: as `resolve`.
         """
         wanted = tuple(blobs)
-        self._from_first(reference, lambda repository: pull_blobs(repository, wanted, store, self._tell))
+        self._from_first(reference, lambda repository: pull_blobs(repository, wanted, store, self._tell, on_start))
 
     def has_blob(self, reference: Reference, digest: Digest) -> bool:
         """Ask the repository that a push would go to for a blob.

@@ -8,6 +8,7 @@
     ├── ContentError                   exit 5   bytes in the store: missing, damaged, not what their name says
     │   ├── BlobMissingError
     │   ├── BlobTooLargeError          a document is longer than any real one
+    │   ├── BlobAbandonedError         a blob that is read while it is written will not be finished
     │   ├── DigestMismatchError
     │   │   └── BlobDamagedError       bytes in the store, which are removed
     │   ├── SizeMismatchError
@@ -127,6 +128,15 @@ class BlobTooLargeError(ContentError):
         self.digest = digest
         self.size = size
         self.limit = limit
+
+
+class BlobAbandonedError(ContentError):
+    """A blob is read while it is written, and its writer gave up; why is the writer's to tell."""
+
+    id = "content.abandoned"
+
+    def __init__(self) -> None:
+        super().__init__("a blob that was on its way will not come")
 
 
 class DigestMismatchError(ContentError):

@@ -7,6 +7,7 @@ breaks in the middle of a blob is taken up where it broke.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
@@ -28,11 +29,14 @@ from registry.transfer import ProgressSink, TransferProgress, run_parallel
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from registry.content.store import BlobStore
+    from registry.content.store import BlobStore, BlobWriter
     from registry.endpoints import FetchedManifest, Repository
     from registry.oci.descriptor import Descriptor
     from registry.oci.platform import Platform
     from registry.transport import Answer
+
+OnStart = Callable[["Descriptor", "BlobWriter"], None]
+"""Told of a blob that is going to be fetched and of its writer, by the thread that writes, before it does."""
 
 PARALLEL_BLOBS: Final = 4
 """How many blobs are pulled or pushed at a time."""
@@ -93,21 +97,36 @@ def pull_image(
     return load_image(store, fetched.descriptor)
 
 
-def pull_blobs(repository: Repository, blobs: Iterable[Descriptor], store: BlobStore, progress: ProgressSink) -> None:
+def pull_blobs(
+    repository: Repository,
+    blobs: Iterable[Descriptor],
+    store: BlobStore,
+    progress: ProgressSink,
+    on_start: OnStart | None = None,
+) -> None:
     """Pull blobs into a store, several at a time; what it has already is not fetched.
+
+    Args:
+        repository: where from.
+        blobs: what is wanted; those that come first are begun first.
+        store: takes them.
+        progress: is told.
+        on_start: is told of each blob that is fetched, anew for each place that it is fetched from.
 
     Raises:
         RegistryError: as `Repository` says; what was pulled whole by then stays in the store.
     """
     unique = {blob.digest: blob for blob in blobs}
     run_parallel(
-        [partial(_pull_blob, repository, blob, store, progress) for blob in unique.values()],
+        [partial(_pull_blob, repository, blob, store, progress, on_start) for blob in unique.values()],
         workers=PARALLEL_BLOBS,
         cancellation=repository.connection.cancellation,
     )
 
 
-def _pull_blob(repository: Repository, blob: Descriptor, store: BlobStore, progress: ProgressSink) -> None:
+def _pull_blob(
+    repository: Repository, blob: Descriptor, store: BlobStore, progress: ProgressSink, on_start: OnStart | None
+) -> None:
     def tell(action: Literal["pull", "exists"], current: int) -> None:
         progress(TransferProgress(digest=blob.digest, action=action, current=current, total=blob.size))
 
@@ -118,6 +137,8 @@ def _pull_blob(repository: Repository, blob: Descriptor, store: BlobStore, progr
     for position, url in enumerate(sources):
         # A new writer per source: what another one has sent is not to be trusted.
         with store.writer() as writer:
+            if on_start is not None:
+                on_start(blob, writer)
             try:
                 Reception(
                     blob,

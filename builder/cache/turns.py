@@ -12,8 +12,9 @@ a higher rank than all that it holds:
     1. the turn of a vertex, taken when all its inputs are solved; a thread has one at a time
     2. cache mounts, taken by a step in the order of their keys, and the making of their trees
     3. the turn of a snapshot, one at a time and given back before the next
+    4. the turn of fetching a base image
 
-Who has the turn of a snapshot reads blobs and waits for nobody; who has cache mounts waits for who unpacks; who has the
+Who has the turn of fetching waits for the network alone; who has that of a snapshot reads blobs, and waits for who fetches; who has cache mounts waits for who unpacks; who has the
 turn of a vertex waits for steps, which hold mounts and end by themselves. What a vertex needs of others is solved before
 its turn is asked for, so no holder depends on somebody who waits, and one thread that can go on is always there.
 """

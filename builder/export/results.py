@@ -167,6 +167,8 @@ class Exporter:
     def _assemble_plan(self, plan: Plan, form: ImageForm) -> Image:
         layers = self._solver.result(plan.vertex)
         base = plan.base
+        if base is not None:
+            self._solver.file_systems.fetch(base)
         kept = dict(zip(base.config.diff_ids, base.manifest.layers, strict=True)) if base else {}
         if form.rewrite and plan.epoch is not None:
             layers = self._rewrite(layers, len(base.config.diff_ids) if base else 0, plan.epoch, form)

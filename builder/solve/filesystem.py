@@ -14,7 +14,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
 
 from builder.cache.turns import Turns
 from builder.errors import BaseImageError, StoreError, WrongLayerError
@@ -26,14 +27,20 @@ from registry.oci.digest import Digest, digest_hex
 from registry.oci.media_types import layer_compression
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from builder.errors import BuildError
     from builder.image.layer_index import IndexTree
+    from builder.solve.arrivals import Arrivals
     from builder.store import Store
     from registry.content.image import Image
     from registry.oci.descriptor import Descriptor
+    from runtime.layers.entry import Entry
+    from runtime.snapshots.snapshotter import Active, Snapshotter
+
+_Read = TypeVar("_Read")
 
 FileSystem = tuple[Layer, ...]
 """The layers of a file system, base first; the empty tuple is the empty one."""
@@ -42,6 +49,7 @@ SMALL_FILE = 8 << 20
 """Longest file that is read whole out of a layer (passwd, group), in bytes."""
 
 READ_SIZE = 1 << 20
+
 
 _DAMAGE = (BlobMissingError, DigestMismatchError, SizeMismatchError, LayerDamagedError)
 """How a stored layer that is not what its name says shows when it is read."""
@@ -57,12 +65,17 @@ class _Claim(NamedTuple):
 class FileSystems:
     """What is known of file systems in a store. Used from many threads.
 
+    Args:
+        store: where layers, trees and snapshots are.
+        arrivals: fetches layers of base images that are not in the store; None if all are.
+
     Attributes:
         turns: by which threads and processes make the same snapshot, or step, once.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, arrivals: Arrivals | None = None) -> None:
         self._store = store
+        self._arrivals = arrivals
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
         self._claims: dict[Digest, dict[Digest, _Claim]] = {}
@@ -77,6 +90,21 @@ class FileSystems:
             if all(known.digest != blob.digest for known in self._store.state.find_blobs(diff_id)):
                 self._claims.setdefault(diff_id, {})[blob.digest] = _Claim(blob, name)
         return tuple(Layer(diff_id=diff_id) for diff_id in image.config.diff_ids)
+
+    def fetch(self, image: Image) -> None:
+        """Have a base image that was given to the arrivals in the store, whole.
+
+        Raises:
+            BaseImageError: it cannot be fetched.
+        """
+        if self._arrivals is not None:
+            self._arrivals.fetch(image, self.turns)
+
+    def cancel(self) -> None:
+        """Make who waits for other builds or for the network give up, now or later."""
+        self.turns.cancel()
+        if self._arrivals is not None:
+            self._arrivals.cancel()
 
     def find_blob(self, diff_id: Digest, kind: str | None = None) -> Descriptor | None:
         """Find a stored form of a layer, not only claimed; one compressed as *kind* if there is one."""
@@ -103,13 +131,10 @@ class FileSystems:
         Raises:
             WrongLayerError: a layer is not what its image says.
         """
-        from runtime.layers.read import read_archive  # noqa: PLC0415  a build that is cached looks at no tree
-
         for layer in layers:
             if not self._store.index.has(layer.diff_id):
                 with self._locked(layer.diff_id):
-                    with self.open_tar(layer.diff_id) as stream:
-                        entries = [member.entry for member in read_archive(stream)]
+                    entries = self._read_early(layer.diff_id, _list_entries)
                     self._store.index.put(layer.diff_id, entries)
             self.prove(layer.diff_id)
         return self._store.index.tree([layer.diff_id for layer in layers], lambda path: self._read_file(layers, path))
@@ -163,51 +188,91 @@ class FileSystems:
                 os.close(fd)
 
     def _unpack(self, layer: Layer, names: tuple[str, ...]) -> None:
-        from runtime.layers.apply import apply_layer  # noqa: PLC0415  a build that is cached unpacks nothing
-
         snapshots = self._store.snapshots
         if snapshots.has(names[-1]):
             return
-        lowers = snapshots.lowers(names[:-1])
-        active = snapshots.prepare(lowers)
-        try:
-            with self.open_tar(layer.diff_id) as stream, snapshots.writable(lowers, active) as target:
-                apply_layer(stream, target)
-            snapshots.settle(active)
-        except BaseException:
-            snapshots.discard(active)
-            raise
+        active = self._read_early(layer.diff_id, partial(_apply, snapshots, snapshots.lowers(names[:-1])))
         snapshots.commit(active, names[-1])
+
+    def _read_early(self, diff_id: Digest, read: Callable[[AbstractContextManager[BinaryIO]], _Read]) -> _Read:
+        """Have a layer read, from its first bytes on if it is still on its way.
+
+        What arrives is known to be right only when all of it is there, so where reading it fails it is read once more
+        then, and fails for good, for what is wrong with the layer or with its way here.
+
+        Args:
+            diff_id: of the layer.
+            read: enters the block that gives its tar; what it makes outside counts only if that ends without an error.
+        """
+        awaited = self._find_awaited(diff_id)
+        blob = None if awaited is None or self._arrivals is None else self._arrivals.follow(awaited, self.turns)
+        if awaited is not None and blob is not None:
+            import logging  # noqa: PLC0415  a build that is cached reads no layer
+
+            from runtime.errors import LayerError  # noqa: PLC0415  as above
+
+            try:
+                return read(self._open_claimed(diff_id, self._claim_of(diff_id, awaited), awaited, blob))
+            except (ContentError, LayerError) as error:
+                log = logging.getLogger("pybuild." + __name__)
+                log.debug("layer %s is read again when it is there: %s", diff_id, error.message)
+        return read(self.open_tar(diff_id))
+
+    def _find_awaited(self, diff_id: Digest) -> Descriptor | None:
+        """Find the blob that `open_tar` would wait for."""
+        if self._arrivals is None:
+            return None
+        claim = next(iter(self._claims_of(diff_id)), None)
+        if claim is not None:
+            return claim.blob if self._arrivals.awaits(claim.blob) else None
+        if self.find_blob(diff_id) is not None:
+            return None
+        return next((blob for blob in self._store.state.find_blobs(diff_id) if self._arrivals.awaits(blob)), None)
 
     @contextlib.contextmanager
     def open_tar(self, diff_id: Digest) -> Iterator[BinaryIO]:
         """Give the tar of a layer; it is known to be right only when the block has ended without an error.
 
         Raises:
-            StoreError: the layer is missing, or was damaged and is removed.
+            BaseImageError: the layer cannot be fetched.
+            StoreError: it is missing, or was damaged and is removed.
             WrongLayerError: it is not what its image says.
         """
+        awaited = self._find_awaited(diff_id)
+        if awaited is not None and self._arrivals is not None:
+            self._arrivals.wait(awaited, self.turns)
         claim = next(iter(self._claims_of(diff_id)), None)
         descriptor = claim.blob if claim is not None else self.get_blob(diff_id)
         try:
-            with self._open(descriptor, None if claim is None else diff_id) as stream:
+            blob = self._store.blobs.open_verified(descriptor.digest, size=descriptor.size)
+            with self._open_claimed(diff_id, claim, descriptor, blob) as stream:
                 yield stream
-                while stream.read(READ_SIZE):
-                    pass  # the digests are only known to be right at the end
         except _DAMAGE as error:
             raise self._explain(error, descriptor, diff_id, claim) from error
+
+    @contextlib.contextmanager
+    def _open_claimed(
+        self, diff_id: Digest, claim: _Claim | None, descriptor: Descriptor, blob: BinaryIO
+    ) -> Iterator[BinaryIO]:
+        """Give the tar in a blob that verifies itself, and note what it is; a claim is checked."""
+        from registry.content.image import verified_tar  # noqa: PLC0415  a build that is cached reads no layer
+        from registry.content.layer_stream import open_layer  # noqa: PLC0415  as above
+        from registry.content.read_ahead import ReadAhead  # noqa: PLC0415  as above
+
+        if claim is None:
+            tar = open_layer(blob, media_type=descriptor.media_type)
+        else:
+            tar = verified_tar(blob, descriptor, diff_id)
+        with ReadAhead(tar) as stream:
+            yield cast("BinaryIO", stream)  # readers of archives only call `read`
+            while stream.read(READ_SIZE):
+                pass  # the digests are only known to be right at the end
         if claim is not None:
             self._store.state.put_blob(diff_id, descriptor)
             self._claims[diff_id].pop(descriptor.digest, None)
 
-    def _open(self, descriptor: Descriptor, diff_id: Digest | None) -> BinaryIO:
-        """Open the tar of a layer, to be verified against a diff_id unless it is known to have it."""
-        from registry.content.image import open_verified_layer  # noqa: PLC0415  a build that is cached reads no layer
-        from registry.content.layer_stream import open_layer  # noqa: PLC0415  as above
-
-        if diff_id is not None:
-            return open_verified_layer(self._store.blobs, descriptor, diff_id)
-        return open_layer(self._store.blobs.open_verified(descriptor.digest), media_type=descriptor.media_type)
+    def _claim_of(self, diff_id: Digest, blob: Descriptor) -> _Claim | None:
+        return self._claims.get(diff_id, {}).get(blob.digest)
 
     def _explain(
         self, error: ContentError, descriptor: Descriptor, diff_id: Digest, claim: _Claim | None
@@ -260,6 +325,29 @@ class FileSystems:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
             yield
+
+
+def _list_entries(opening: AbstractContextManager[BinaryIO]) -> list[Entry]:
+    """List what is in a layer."""
+    from runtime.layers.read import read_archive  # noqa: PLC0415  a build that is cached looks at no tree
+
+    with opening as stream:
+        return [member.entry for member in read_archive(stream)]
+
+
+def _apply(snapshots: Snapshotter, lowers: tuple[Path, ...], opening: AbstractContextManager[BinaryIO]) -> Active:
+    """Unpack a layer onto others, and return what is to be committed."""
+    from runtime.layers.apply import apply_layer  # noqa: PLC0415  a build that is cached unpacks nothing
+
+    active = snapshots.prepare(lowers)
+    try:
+        with opening as stream, snapshots.writable(lowers, active) as target:
+            apply_layer(stream, target)
+        snapshots.settle(active)
+    except BaseException:
+        snapshots.discard(active)
+        raise
+    return active
 
 
 def snapshot_name(layers: FileSystem) -> str:

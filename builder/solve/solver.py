@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from builder.events import CacheAnswer
     from builder.plan.mounts import PlannedMount
     from builder.request import SecretSource, SshSource
+    from builder.solve.arrivals import Arrivals
     from builder.solve.devices import Devices
     from builder.solve.explain_cache import CacheExplainer
     from builder.solve.failed_step import FailedStep
@@ -82,6 +83,7 @@ class Solver:
         network: gives what fetches the sources of ADD; None if no step needs it.
         devices: gives steps their devices; None if no step asks for one.
         imported: what other caches know; None if there are none.
+        arrivals: fetches the layers of base images that are not in the store; None if all are.
         explainer: says of each step why the cache had it or not; None if nobody asks.
         wants_all_layers: have the layers of all steps in the store, not only those that something is made of.
     """
@@ -100,6 +102,7 @@ class Solver:
         network: Callable[[], Network] | None = None,
         devices: Devices | None = None,
         imported: ImportedCaches | None = None,
+        arrivals: Arrivals | None = None,
         explainer: CacheExplainer | None = None,
         wants_all_layers: bool = False,
     ) -> None:
@@ -121,7 +124,7 @@ class Solver:
         self._named = named
         self._network = network
         self._devices = devices
-        self._file_systems = FileSystems(store)
+        self._file_systems = FileSystems(store, arrivals)
         self._fingerprints = StoredFingerprints(store.state)
         self._results: dict[str, Result] = {}
         self._digests: dict[str, str] = {}
@@ -258,7 +261,7 @@ class Solver:
         with self._guard:
             self._canceled = True
             running = tuple(self._running)
-        self._file_systems.turns.cancel()
+        self._file_systems.cancel()
         for step in running:
             step.kill()
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from registry.content.verify import VerifyingReader
 from registry.errors import (
@@ -217,12 +216,25 @@ def verify_layer(store: BlobStore, layer: Descriptor, diff_id: Digest) -> None:
 def open_verified_layer(store: BlobStore, layer: Descriptor, diff_id: Digest) -> BinaryIO:
     """Open the tar of a layer; the read that meets its end checks what `verify_layer` checks. The caller closes it.
 
+    It has no buffer: `read(n)` gives what is there, b"" only at the end.
+
     Raises:
         BlobMissingError: it is not there.
         ContentError: it cannot be opened, or is not compressed as it says. Reading raises DigestMismatchError, whose
             *expected* tells blob and tar apart, SizeMismatchError and LayerDamagedError.
     """
+    return verified_tar(store.open_verified(layer.digest, size=layer.size), layer, diff_id)
+
+
+def verified_tar(blob: BinaryIO, layer: Descriptor, diff_id: Digest) -> BinaryIO:
+    """Give the tar in an open blob, which is closed with it; the read that meets its end checks the diff_id.
+
+    Raises:
+        ContentError: it is not compressed as it says. Reading raises what reading *blob* raises, DigestMismatchError
+            and LayerDamagedError.
+    """
     from registry.content.layer_stream import open_layer  # noqa: PLC0415  only who reads layers needs it
 
-    tar = open_layer(store.open_verified(layer.digest, size=layer.size), media_type=layer.media_type)
-    return io.BufferedReader(VerifyingReader(tar, diff_id, subject=f"tar of layer {layer.digest}"), _READ_SIZE)
+    tar = open_layer(blob, media_type=layer.media_type)
+    # A RawIOBase has every method of BinaryIO that a reader may call; typeshed does not relate the two.
+    return cast("BinaryIO", VerifyingReader(tar, diff_id, subject=f"tar of layer {layer.digest}"))

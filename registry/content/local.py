@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from registry.content.growing import GrowingBlob
     from registry.content.store import Hold
 
 
@@ -192,7 +193,24 @@ class LocalBlobWriter:
         self._hash = hashlib.sha256()
         self._size = 0
         self._path = temporary / f"blob-{os.urandom(8).hex()}"
+        self._growing: GrowingBlob | None = None
         self._fd: int | None = self._create()
+
+    def follow(self) -> GrowingBlob:
+        """Have the bytes read while they are written. By the thread that writes, before it does.
+
+        Raises:
+            ContentError: no descriptor is left.
+        """
+        from registry.content.growing import GrowingBlob  # noqa: PLC0415  few blobs are read as they come
+
+        if self._fd is None:
+            raise ValueError("follow of a closed blob")
+        try:
+            self._growing = GrowingBlob(self._fd)
+        except OSError as error:
+            raise self._wrap(error) from error
+        return self._growing
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append all of *data*; return its length.
@@ -211,6 +229,8 @@ class LocalBlobWriter:
             self.abort()
             raise self._wrap(error) from error
         self._size += len(data)
+        if self._growing is not None:
+            self._growing.advance(self._size)
         return len(data)
 
     def commit(self, expected: Digest | None = None, size: int | None = None) -> BlobInfo:
@@ -234,6 +254,8 @@ class LocalBlobWriter:
             if not is_stored:  # it is held already, and may be waited for outside the block
                 os.fdatasync(self._fd)
                 self._publish(target)
+            if self._growing is not None:
+                self._growing.end(stored=True)
             return BlobInfo(digest, self._size)
         except OSError as error:
             raise self._wrap(error) from error
@@ -243,6 +265,8 @@ class LocalBlobWriter:
     def abort(self) -> None:
         """Forget the written bytes. Idempotent, and without effect after `commit`."""
         if self._fd is not None:
+            if self._growing is not None:
+                self._growing.end(stored=False)  # which a commit came before
             os.close(self._fd)
             self._fd = None
             self._path.unlink(missing_ok=True)

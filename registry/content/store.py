@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from registry.content.growing import GrowingBlob
     from registry.oci.digest import Digest
 
 
@@ -42,6 +43,10 @@ class BlobWriter(Protocol):
         Raises:
             StoreFullError: no space or quota is left.
         """
+        ...
+
+    def follow(self) -> GrowingBlob:
+        """Have the bytes read while they are written. By the thread that writes, before it does."""
         ...
 
     def commit(self, expected: Digest | None = None, size: int | None = None) -> BlobInfo:

@@ -122,3 +122,49 @@ def test_name_that_the_registry_does_not_know_is_explained(pybuild: Pybuild, reg
 
     assert f"not found on {registry}" in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.userns
+def test_base_of_a_stage_that_is_cached_is_not_pulled(with_busybox: Pybuild, registry: str) -> None:
+    """Its layers stay in the registry, as nothing needs its files; the build of a changed stage fetches them."""
+    pybuild = with_busybox
+    base = f"{registry}/base:1"
+    pybuild("tag", "busybox", base)
+    pybuild("push", base)
+    digest = json.loads(pybuild("inspect", base).out)[0]["Descriptor"]["digest"]
+    manifest = pybuild.images / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    (layer,) = json.loads(manifest.read_bytes())["layers"]
+    stages = f"FROM {base} AS made\nRUN echo {{}} > /srv/made\nFROM scratch\nCOPY --from=made /srv/made /made\n"
+    blob = pybuild.folder / "another" / "images" / "blobs" / "sha256" / layer["digest"].removeprefix("sha256:")
+
+    def build(text: str) -> str:
+        context = pybuild.context({"Dockerfile": stages.format(text)}, text)
+        return pybuild("build", "--root", "another", "--tag", "app", "--progress", "plain", context).err
+
+    build("first")
+    was_pulled = blob.exists()
+    pybuild("rmi", "--root", "another", base)
+    was_removed = not blob.exists()
+    cached = build("first")
+    stayed_away = not blob.exists()
+    build("second")
+
+    assert was_pulled
+    assert was_removed
+    assert "pulling" not in cached
+    assert stayed_away
+    assert blob.exists()
+    assert json.loads(pybuild("inspect", "--root", "another", base).out)[0]["Descriptor"]["digest"] == digest
+
+
+@pytest.mark.userns
+def test_build_that_pulls_says_nothing_but_its_progress(with_busybox: Pybuild, registry: str) -> None:
+    """Connections of the process that plans are closed before it forks, so no process trips over those of another."""
+    pybuild = with_busybox
+    base = f"{registry}/base:1"
+    pybuild("tag", "busybox", base)
+    pybuild("push", base)
+
+    done = pybuild("build", "-q", "--root", "another", pybuild.context({"Dockerfile": f"FROM {base}\nRUN true\n"}))
+
+    assert done.err == ""
