@@ -37,6 +37,13 @@ _READ_SIZE: Final = 128 * 1024
 _WINDOW: Final = 32 * 1024
 # No extra fields, no time, no name, unknown operating system: nothing of the machine.
 _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_IGZIP_MEMORY: Final = 2
+"""igzip's small buffer, in which it ends a block with codes of its own sooner; a part of the format as `BLOCK_SIZES` is.
+
+It is 1.3 % smaller than with the buffer of its default, 8, and takes as long at level 3, 8 % longer at 1 and 2.
+"""
+
+_ZLIB_MEMORY: Final = 8
 _GZIP_END: Final = b"\x03\x00"  # an empty final block with fixed codes
 
 
@@ -204,6 +211,7 @@ class _GzipCodec:
 
         self._level = level
         self._library = isal_zlib if 1 <= level <= 3 else zlib
+        self._memory = _IGZIP_MEMORY if self._library is isal_zlib else _ZLIB_MEMORY
         self._checksum = isal_zlib.crc32
         self._crc = 0
 
@@ -219,9 +227,13 @@ class _GzipCodec:
     def _compress(self, block: bytearray, window: bytes) -> bytes:
         library = self._library
         if window:
-            compressor = library.compressobj(self._level, library.DEFLATED, -15, 8, library.Z_DEFAULT_STRATEGY, window)
+            compressor = library.compressobj(
+                self._level, library.DEFLATED, -15, self._memory, library.Z_DEFAULT_STRATEGY, window
+            )
         else:
-            compressor = library.compressobj(self._level, library.DEFLATED, -15, 8, library.Z_DEFAULT_STRATEGY)
+            compressor = library.compressobj(
+                self._level, library.DEFLATED, -15, self._memory, library.Z_DEFAULT_STRATEGY
+            )
         return b"".join((compressor.compress(block), compressor.flush(library.Z_SYNC_FLUSH)))
 
 
