@@ -70,6 +70,19 @@ def test_push_skips_blobs_the_registry_has(fake, rig, source):
     assert [each.action for each in rig.progress[-3:]] == ["exists"] * 3
 
 
+def test_push_of_layers_that_the_registry_has_reads_none_of_them(fake, rig, source):
+    """They are asked for by digest, so not even bytes that are gone from the store are missed."""
+    image = make_image(source)
+    for layer in image.manifest.layers:
+        fake.add_blob("team/app", source.read_bytes(layer.digest, limit=1 << 30))
+        source.delete(layer.digest)
+
+    rig.client().push(image.descriptor, parse_reference(f"{fake.address}/team/app:1"), source)
+
+    assert fake.manifests["team/app"]["1"][1] == image.manifest.to_bytes()
+    assert fake.count("PUT", "/blobs/") == 1  # the config
+
+
 def test_push_mounts_blobs_of_other_repositories(fake, rig, source):
     """A blob known to be in another repository is linked there, not sent."""
     image = make_image(source)
