@@ -249,6 +249,13 @@ class FileSystems:
                 yield stream
         except _DAMAGE as error:
             raise self._explain(error, descriptor, diff_id, claim) from error
+        except Exception as error:
+            from runtime.errors import LayerError  # noqa: PLC0415  a build that is cached reads no layer
+
+            # Who takes the tar apart may stumble over damage before the digest at the end tells of it.
+            if not isinstance(error, LayerError) or self._is_whole(descriptor):
+                raise
+            raise self._remove(descriptor, error.message) from error
 
     @contextlib.contextmanager
     def _open_claimed(
@@ -285,9 +292,13 @@ class FileSystems:
                 f"a layer of the image cannot be unpacked, {error.message}, {descriptor.digest}: `{claim.image}`",
                 hint="use another tag or digest of the image, and tell who publishes it",
             )
+        return self._remove(descriptor, error.message)
+
+    def _remove(self, descriptor: Descriptor, reason: str) -> StoreError:
+        """Remove a blob that is not what its name says, and give the error that tells of it."""
         self._store.blobs.delete(descriptor.digest)
         return StoreError(
-            f"a stored layer was damaged and is removed, {error.message}", hint="build again: it is made or pulled anew"
+            f"a stored layer was damaged and is removed, {reason}", hint="build again: it is made or pulled anew"
         )
 
     def _is_whole(self, descriptor: Descriptor) -> bool:

@@ -196,3 +196,25 @@ def test_blob_of_another_size_than_an_image_says_is_not_removed(store: Store) ->
         systems.tree(systems.add_image(make_image(store.blobs, [wrong]), "base"))
 
     assert store.blobs.has(layer.descriptor.digest)
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS.keys())
+@pytest.mark.parametrize("is_claimed", [False, True], ids=["known", "claimed"])
+def test_damage_that_makes_a_layer_no_tar_is_told_as_damage(
+    store: Store, read: Callable[..., object], *, is_claimed: bool
+) -> None:
+    """The tar's reader meets it before the digest at the end does; the blob is removed all the same."""
+    layer = make_layer(store.blobs, {"file": "text"}, kind="uncompressed")
+    systems = FileSystems(store)
+    layers = systems.add_image(make_image(store.blobs, [layer]), "base:1")
+    if not is_claimed:
+        systems.prove(layer.diff_id)
+    path = store.blobs.path(layer.descriptor.digest)
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1  # of the name in the first header, whose checksum is then wrong
+    path.write_bytes(content)
+
+    with pytest.raises(StoreError, match="was damaged and is removed, the first header has a wrong checksum"):
+        read(systems, layers)
+
+    assert not store.blobs.has(layer.descriptor.digest)
