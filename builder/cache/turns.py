@@ -14,9 +14,10 @@ a higher rank than all that it holds:
     3. the turn of a snapshot, one at a time and given back before the next
     4. the turn of fetching a base image
 
-Who has the turn of fetching waits for the network alone; who has that of a snapshot reads blobs, and waits for who fetches; who has cache mounts waits for who unpacks; who has the
-turn of a vertex waits for steps, which hold mounts and end by themselves. What a vertex needs of others is solved before
-its turn is asked for, so no holder depends on somebody who waits, and one thread that can go on is always there.
+Who has the turn of fetching waits for the network alone; who has that of a snapshot reads blobs, and waits for who
+fetches; who has cache mounts waits for who unpacks; who has the turn of a vertex waits for steps, which hold mounts and
+end by themselves. What a vertex needs of others is solved before its turn is asked for, so no holder depends on somebody
+who waits, and one thread that can go on is always there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Compress one file to gzip on two threads, with the library, the level and the blocks of pybuild's layers.
 
 A floor: what the same compressor needs for the same bytes on two cores, with no tar, no digest and no store around it.
-Blocks of 1 MiB are compressed independently by igzip at level 2, each with the 32 KiB before it as its dictionary, and
+Blocks of 1 MiB are compressed independently by igzip at level 2 in its small buffer, each with the 32 KiB before it as its dictionary, and
 written in order; the checksum is taken on the way. `gzip -t` reads what comes out.
 
     python two_core_gzip.py FILE RESULT
@@ -18,6 +18,7 @@ from isal import isal_zlib
 BLOCK = 1 << 20
 WINDOW = 32 * 1024
 LEVEL = 2
+MEMORY = 2
 THREADS = 2
 AHEAD = 2 * THREADS
 """So many blocks are on their way at once, so that memory stays small."""
@@ -46,7 +47,7 @@ def compress_file(name: str, result: str) -> None:
 
 def _compress(block: bytes, window: bytes) -> bytes:
     more = (window,) if window else ()
-    compressor = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, -15, 8, isal_zlib.Z_DEFAULT_STRATEGY, *more)
+    compressor = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, -15, MEMORY, isal_zlib.Z_DEFAULT_STRATEGY, *more)
     return bytes(compressor.compress(block) + compressor.flush(isal_zlib.Z_SYNC_FLUSH))
 
 

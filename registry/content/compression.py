@@ -14,8 +14,9 @@ from registry.value import frozen
 if TYPE_CHECKING:
     from registry.oci.media_types import CompressionKind
 
-DEFAULT_LEVELS: Final[dict[CompressionKind, int]] = {"gzip": 3, "zstd": 3, "uncompressed": 0}
-"""Levels where none is asked for. igzip's 3 is what brings the layers of a distribution within a tenth of zlib's 6."""
+DEFAULT_LEVELS: Final[dict[CompressionKind, int]] = {"gzip": 2, "zstd": 3, "uncompressed": 0}
+"""Levels where none is asked for. igzip's 2 is as fast as its 1 and 1 % smaller; 3 is 2 % smaller again and takes twice
+as long."""
 
 MAX_LEVELS: Final[dict[CompressionKind, int]] = {"gzip": 9, "zstd": 22, "uncompressed": 0}
 """Highest levels. gzip: 0 stores, 1 to 3 are igzip's, 4 to 9 are zlib's, smaller and ten times slower."""
