@@ -10,6 +10,7 @@ util/overlay/overlay_linux.go.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -29,6 +30,9 @@ _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CL
 # Nothing runs on the tree any more; O_NONBLOCK keeps a FIFO that took a file's place all the same from blocking.
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
+_MOST_NAMES: Final = 1000
+"""In a directory of a layer that is listed."""
+
 _NODE_KINDS: Final = {
     stat.S_IFCHR: EntryKind.CHARACTER,
     stat.S_IFBLK: EntryKind.BLOCK,
@@ -45,6 +49,7 @@ def write_changes(
     *,
     ignore: Collection[bytes] = (),
     on_entry: Callable[[Entry], None] | None = None,
+    known: KnownTrees | None = None,
 ) -> None:
     """Write the changes that an overlay upper directory holds; `writer.finish` is left to the caller.
 
@@ -58,12 +63,47 @@ def write_changes(
         ignore: paths in the form of `Entry.path` that are left out with all below them. What their making did to the
             time of their directory is no change either.
         on_entry: called with every entry after it was written, whiteouts included.
+        known: what was found in the layers below by earlier calls.
 
     Raises:
         LayerError: something cannot be said in a layer (a name that begins with `.wh.`), or changed while it was read.
         KernelError: something could not be read.
     """
-    _Diff(writer, frozenset(ignore), on_entry).run(upper, tuple(reversed(lowers)))
+    _Diff(writer, frozenset(ignore), on_entry, known or KnownTrees()).run(upper, tuple(reversed(lowers)))
+
+
+class KnownTrees:
+    """What was found in the trees of layers, which do not change, so that many of them are not asked again and again.
+
+    A directory is listed when it is looked into for the second time, unless it is large: one name alone is found faster
+    than a list. Used from many threads.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+        self._names: dict[bytes, frozenset[bytes] | None] = {}
+        self._opaque: dict[bytes, bool] = {}
+
+    def lacks(self, directory: bytes, name: bytes) -> bool:
+        """Tell whether a directory is known to have no such name."""
+        names = self._names.get(directory)
+        if names is None:
+            if directory in self._names:
+                return False
+            if directory not in self._seen:
+                self._seen.add(directory)
+                return False
+            names = self._names[directory] = _list_small(directory)
+        return names is not None and name not in names
+
+    def is_opaque(self, directory: bytes) -> bool | None:
+        """Tell whether a directory of a layer hides those below; None if it is not known to be one."""
+        return self._opaque.get(directory)
+
+    def note_directory(self, directory: bytes) -> bool:
+        """Find out and remember whether a directory hides those below."""
+        opaque = self._opaque[directory] = _is_opaque(directory)
+        return opaque
 
 
 class _Below(NamedTuple):
@@ -113,11 +153,17 @@ class _Diff:
         writer: takes the entries.
         ignore: paths left out.
         on_entry: called with every entry.
+        known: what is known of the layers below.
     """
 
     def __init__(
-        self, writer: ArchiveWriter, ignore: frozenset[bytes], on_entry: Callable[[Entry], None] | None
+        self,
+        writer: ArchiveWriter,
+        ignore: frozenset[bytes],
+        on_entry: Callable[[Entry], None] | None,
+        known: KnownTrees,
     ) -> None:
+        self._known = known
         self._writer = writer
         self._ignore = ignore
         self._ignored_parents = {path.rpartition(b"/")[0] for path in ignore}
@@ -260,7 +306,7 @@ class _Diff:
             self._write_parents()
 
     def _look_below(self, directory: _Directory, name: bytes) -> _Below:
-        found = _look_below(directory, name)
+        found = _look_below(directory, name, self._known)
         if found.status is None:
             return found
         return found._replace(status=self._owners.true_status(found.status, found.path))
@@ -302,27 +348,40 @@ def _entry(
     return Entry(path, kind, status.st_mode & 0o7777, status.st_uid, status.st_gid, mtime, 0, linkname, device, xattrs)
 
 
-def _look_below(directory: _Directory, name: bytes) -> _Below:
+def _look_below(directory: _Directory, name: bytes, known: KnownTrees) -> _Below:
     """Return what the layers below show as *name*: the topmost object, merged with directories under it."""
     seen: os.stat_result | None = None
     seen_path = b""
     directories: list[bytes] = []
     for lower in directory.lowers:
-        path = lower + b"/" + name
-        try:
-            status = os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
+        if known.lacks(lower, name):
             continue
-        if is_whiteout_device(status) or _is_xattr_whiteout(lower, path, status):
-            break
-        if seen is None:
-            seen, seen_path = status, path
-        if not stat.S_ISDIR(status.st_mode):
-            break
+        path = lower + b"/" + name
+        opaque = known.is_opaque(path)
+        if seen is None or opaque is None:
+            try:
+                status = os.lstat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if is_whiteout_device(status) or _is_xattr_whiteout(lower, path, status):
+                break
+            if seen is None:
+                seen, seen_path = status, path
+            if not stat.S_ISDIR(status.st_mode):
+                break
+            if opaque is None:
+                opaque = known.note_directory(path)
         directories.append(path)
-        if _is_opaque(path):
+        if opaque:
             break
     return _Below(seen, seen_path, tuple(directories)) if seen is not None else _NOTHING
+
+
+def _list_small(directory: bytes) -> frozenset[bytes] | None:
+    """Return the names in a directory, None if there are many."""
+    with os.scandir(directory) as entries:
+        names = frozenset(entry.name for entry in itertools.islice(entries, _MOST_NAMES + 1))
+    return names if len(names) <= _MOST_NAMES else None
 
 
 def _is_opaque(path: bytes) -> bool:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from runtime.errors import KernelError, LayerError
 from runtime.layers.apply import apply_layer
 from runtime.layers.archive import ArchiveWriter
-from runtime.layers.diff import write_changes
+from runtime.layers.diff import KnownTrees, write_changes
 from runtime.layers.entry import Entry, EntryKind
 from runtime.layers.read import read_archive
 from runtime.layers.whiteouts import opaque_entry, whiteout_entry
@@ -30,11 +30,20 @@ CAPABILITY_V2 = bytes.fromhex("0100000200200000000000000000000000000000")
 
 
 def diff(upper: Path, *lowers: Path, ignore: tuple[bytes, ...] = ()) -> bytes:
-    """Return the layer of an upper directory."""
+    """Return the layer of an upper directory, which is the same whatever is known of the layers below."""
+    known = KnownTrees()
+    data = write_once(upper, lowers, ignore, known)
+    for _ in range(2):
+        assert write_once(upper, lowers, ignore, known) == data
+    return data
+
+
+def write_once(upper: Path, lowers: tuple[Path, ...], ignore: tuple[bytes, ...], known: KnownTrees) -> bytes:
+    """Return the layer of an upper directory, written once."""
     pieces: list[bytes] = []
     seen: list[Entry] = []
     writer = ArchiveWriter(pieces.append)
-    write_changes(upper, lowers, writer, ignore=ignore, on_entry=seen.append)
+    write_changes(upper, lowers, writer, ignore=ignore, on_entry=seen.append, known=known)
     writer.finish()
     data = b"".join(pieces)
     assert [member.entry for member in read_archive(io.BytesIO(data))] == seen
@@ -401,6 +410,32 @@ def check_chain(tmp_path: Path) -> None:
 
 
 @pytest.mark.userns
+def test_layers_that_are_known_are_not_asked_again(tmp_path, monkeypatch):
+    """The third layer on many costs no call for each of them: a step is as fast on 300 layers as on one."""
+    lowers = []
+    for number in range(50):
+        (tmp_path / f"{number}/srv").mkdir(parents=True)
+        (tmp_path / f"{number}/srv/{number}").touch()
+        lowers.append(tmp_path / str(number))
+    (tmp_path / "upper/srv").mkdir(parents=True)
+    (tmp_path / "upper/srv/new").touch()
+    known = KnownTrees()
+    asked: list[object] = []
+    for call in ("lstat", "open", "scandir"):
+        real = getattr(os, call)
+        monkeypatch.setattr(
+            os, call, lambda path, *rest, real=real, **more: (asked.append(path), real(path, *rest, **more))[1]
+        )
+    counts = []
+    for _ in range(3):
+        asked.clear()
+        write_changes(tmp_path / "upper", lowers, ArchiveWriter(lambda _: None), known=known)
+        counts.append(len(asked))
+
+    assert counts[0] > len(lowers)
+    assert counts[2] < 10
+
+
 def test_directory_made_anew_has_lost_its_xattrs(tmp_path):
     """A directory that takes the place of one with xattrs has none, also where the layer is applied."""
     run_inside(check_renewed_directory, tmp_path)
