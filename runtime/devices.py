@@ -49,10 +49,10 @@ class DeviceNode:
     minor: int = 0
 
 
-def mount_devices(target: int, *, shm_size: int) -> None:
+def mount_devices(target: int, *, shm_size: int) -> int:
     """Mount /dev on *target*, with pts, shm of at most *shm_size* bytes, and mqueue.
 
-    A node that the host lacks is left out.
+    A node that the host lacks is left out. Returns the mount descriptor of /dev.
 
     Raises:
         KernelError: the kernel refused a mount.
@@ -79,6 +79,7 @@ def mount_devices(target: int, *, shm_size: int) -> None:
     shared = mounts.create_mount("tmpfs", ("mode=1777", f"size={shm_size}"), attributes=inert)
     mounts.attach(shared, device, "shm")
     mounts.attach(mounts.create_mount("mqueue", attributes=inert), device, "mqueue")
+    return device
 
 
 def open_node(node: DeviceNode) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -64,6 +65,8 @@ _SYS_MASKED: Final = ("devices/virtual/powercap", "firmware")
 MOST_LAYERS: Final = 500
 """Lower directories that one overlay takes. From the kernel, OVL_MAX_STACK in fs/overlayfs/params.h."""
 
+_LONGEST_VALUE: Final = 255
+_SPECIAL: Final = re.compile(r"[\\:,]")
 _SCRATCH_SIZE: Final = "size=16m"
 _EMPTY_DIRECTORY: Final = "empty"
 
@@ -198,6 +201,12 @@ def mount_scratch() -> int:
     return scratch
 
 
+def make_target(scratch: int, name: str) -> int:
+    """Make a directory in the scratch, and return an O_PATH descriptor of it."""
+    os.mkdir(name, 0o755, dir_fd=scratch)
+    return syscalls.openat2(scratch, name, os.O_PATH)
+
+
 def mount_overlay(lowers: Sequence[Path], upper: Path | None, work: Path | None, scratch: int, *, name: str) -> int:
     """Mount an overlay in the scratch and return a descriptor of its root.
 
@@ -218,16 +227,16 @@ def mount_overlay(lowers: Sequence[Path], upper: Path | None, work: Path | None,
     check_depth(lowers)
     for directory in (name, f"{name}/upper", f"{name}/work", f"{name}/root"):
         os.mkdir(directory, 0o755, dir_fd=scratch)
-    opened = [open_path(lower, os.O_DIRECTORY) for lower in reversed(lowers)]
-    if not opened:
-        opened = [syscalls.openat2(scratch, _EMPTY_DIRECTORY, os.O_PATH)]
+    opened: list[int] = []
+    layers = [name_layer(lower, opened) for lower in reversed(lowers)]
+    if not layers:
+        opened.append(syscalls.openat2(scratch, _EMPTY_DIRECTORY, os.O_PATH))
+        layers = [f"/proc/self/fd/{opened[0]}"]
     if upper is None or work is None:
         changes = [syscalls.openat2(scratch, f"{name}/{part}", os.O_PATH) for part in ("upper", "work")]
     else:
         changes = [open_path(upper, os.O_DIRECTORY), open_path(work, os.O_DIRECTORY)]
     target = syscalls.openat2(scratch, f"{name}/root", os.O_PATH)
-    # By descriptor: an option value is shorter than 256 bytes, and colons and commas in paths mean something.
-    layers = [f"/proc/self/fd/{fd}" for fd in opened]
     rest = [f"upperdir=/proc/self/fd/{changes[0]}", f"workdir=/proc/self/fd/{changes[1]}", "userxattr", "volatile"]
     try:
         _attach_overlay(layers, rest, target)
@@ -243,6 +252,18 @@ def mount_overlay(lowers: Sequence[Path], upper: Path | None, work: Path | None,
         for fd in (*opened, *changes, target):
             os.close(fd)
     return syscalls.openat2(scratch, f"{name}/root", os.O_PATH)
+
+
+def name_layer(layer: Path, opened: list[int]) -> str:
+    """Return what a mount option calls a layer: its path, or if that will not do a descriptor, which is added to *opened*.
+
+    A value is shorter than 256 bytes, and colons, commas and backslashes mean something in some of the options.
+    """
+    path = os.fspath(layer)
+    if len(os.fsencode(path)) < _LONGEST_VALUE and not _SPECIAL.search(path):
+        return path
+    opened.append(open_path(layer, os.O_DIRECTORY))
+    return f"/proc/self/fd/{opened[-1]}"
 
 
 def check_depth(lowers: Sequence[Path]) -> None:
@@ -270,21 +291,27 @@ def mount_tree(tree: Path, scratch: int, *, name: str) -> int:
     Raises:
         KernelError: the kernel refused.
     """
-    os.mkdir(name, 0o755, dir_fd=scratch)
+    target = make_target(scratch, name)
     mount = clone_mount(AT_FDCWD, os.fspath(tree))
-    attach(mount, syscalls.openat2(scratch, name, os.O_PATH))
+    attach(mount, target)
     return mount
 
 
-def _attach_overlay(layers: list[str], rest: list[str], target: int) -> None:
+def _attach_overlay(layers: Sequence[str], rest: Sequence[str], target: int) -> None:
     try:
         attach(create_mount("overlay", [*(f"lowerdir+={layer}" for layer in layers), *rest]), target)
     except KernelError as error:
         if error.errno != errno.EINVAL or "lowerdir+" not in error.subject:
             raise
-        # Before Linux 6.7 layers cannot be given one by one.
-        options = ",".join((f"lowerdir={':'.join(layers)}", *rest))
-        syscalls.mount("overlay", f"/proc/self/fd/{target}", "overlay", 0, options)
+        # Before Linux 6.7 layers cannot be given one by one, and all of them have to fit into a page.
+        opened = [open_path(layer, os.O_DIRECTORY) for layer in layers]
+        try:
+            lowers = ":".join(f"/proc/self/fd/{fd}" for fd in opened)
+            options = ",".join((f"lowerdir={lowers}", *rest))
+            syscalls.mount("overlay", f"/proc/self/fd/{target}", "overlay", 0, options)
+        finally:
+            for fd in opened:
+                os.close(fd)
 
 
 def clone_out_of(tree: int, mount: LayersMount) -> int:
@@ -311,8 +338,10 @@ def open_path(path: Path | str, flags: int = 0) -> int:
     return syscalls.openat2(AT_FDCWD, os.fspath(path), os.O_PATH | flags)
 
 
-def mount_proc(target: int, scratch: int, *, masked: bool = True) -> None:
+def mount_proc(target: int, scratch: int, *, masked: bool = True) -> int:
     """Mount /proc for this PID namespace on *target*, with Docker's masked and read-only paths if *masked*.
+
+    Returns the mount descriptor.
 
     Where the kernel refuses a fresh one, because the outer one is partly hidden, the outer one is shown: /proc/self is
     right, other numbers are those of the outer PID namespace.
@@ -323,12 +352,13 @@ def mount_proc(target: int, scratch: int, *, masked: bool = True) -> None:
         proc = clone_mount(AT_FDCWD, "/proc", attributes=INERT, recursive=True)
     attach(proc, target)
     if not masked:
-        return
+        return proc
     _mask(proc, _PROC_MASKED, scratch)
     for name in _PROC_READ_ONLY:
         path = _find_beneath(proc, name)
         if path is not None:
             attach(clone_mount(path, "", attributes=MOUNT_ATTR_RDONLY, recursive=True), path)
+    return proc
 
 
 def mount_unconfined(target: int, path: str) -> None:
@@ -336,11 +366,12 @@ def mount_unconfined(target: int, path: str) -> None:
     attach(clone_mount(AT_FDCWD, path, recursive=True), target)
 
 
-def mount_sys(target: int, scratch: int) -> None:
-    """Show the outer /sys on *target*, read-only with everything below it."""
+def mount_sys(target: int, scratch: int) -> int:
+    """Show the outer /sys on *target*, read-only with everything below it; return the mount descriptor."""
     sys = clone_mount(AT_FDCWD, "/sys", attributes=MOUNT_ATTR_RDONLY | INERT, recursive=True)
     attach(sys, target)
     _mask(sys, _SYS_MASKED, scratch)
+    return sys
 
 
 def change_root(root: int) -> None:

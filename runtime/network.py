@@ -18,15 +18,6 @@ Network = Literal["host", "none", "private"]
 _LOOPBACK_INDEX: Final = 1  # the kernel makes it first in every network namespace
 
 
-def clone_flags(network: Network) -> int:
-    """Return the namespaces that *network* needs."""
-    match network:
-        case "host" | "private":
-            return 0
-        case "none":
-            return syscalls.CLONE_NEWNET
-
-
 def prepare(network: Network) -> bool:
     """Load what `bring_up` needs, while files of the host can still be read; tell whether that was missing."""
     if network != "none" or "pyroute2" in sys.modules:
@@ -36,14 +27,24 @@ def prepare(network: Network) -> bool:
     return True
 
 
-def join(namespace: int) -> None:
-    """Enter the network namespace that a descriptor stands for, and close that.
+def enter(network: Network, namespace: int) -> None:
+    """Enter the network namespace that *network* needs.
+
+    Args:
+        network: what is wanted.
+        namespace: descriptor of the one that is joined if that is `private`, and then closed.
 
     Raises:
         KernelError: the kernel refused.
     """
-    syscalls.setns(namespace, syscalls.CLONE_NEWNET)
-    os.close(namespace)
+    match network:
+        case "host":
+            pass
+        case "none":
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+        case "private":
+            syscalls.setns(namespace, syscalls.CLONE_NEWNET)
+            os.close(namespace)
 
 
 def bring_up(network: Network) -> None:

@@ -87,6 +87,8 @@ _ELF_MACHINES: Final = {
     258: "loongarch64",
 }
 LAST_FD: Final = 0xFFFF_FFFF
+DEFAULT_SHM_SIZE: Final = 64 * 1024 * 1024
+"""Limit of /dev/shm in bytes, as docker's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,7 @@ class SandboxSpec:
         keep_groups: leave the command the supplementary groups of this process, which name nobody in the namespace,
             instead of its own; for a node that only they may open.
         privileged: give root every capability of the namespace, no system call filter, and /proc and /sys as they are.
+        skeleton: what `stubs.make_skeleton` has made, to lie below the layers of an overlay; None for none.
     """
 
     args: tuple[str, ...]
@@ -142,7 +145,7 @@ class SandboxSpec:
     tmpfs: tuple[TmpfsMount, ...] = ()
     files: tuple[FileMount, ...] = ()
     nodes: tuple[DeviceNode, ...] = ()
-    shm_size: int = 64 * 1024 * 1024
+    shm_size: int = DEFAULT_SHM_SIZE
     interactive: bool = False
     foreground: bool = False
     ulimits: tuple[Ulimit, ...] = ()
@@ -150,6 +153,7 @@ class SandboxSpec:
     keep_groups: bool = False
     privileged: bool = False
     tree: Path | None = None
+    skeleton: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values from which `from_json` makes an equal spec."""
@@ -160,6 +164,7 @@ class SandboxSpec:
         values["upper"] = None if self.upper is None else str(self.upper)
         values["work"] = None if self.work is None else str(self.work)
         values["tree"] = None if self.tree is None else str(self.tree)
+        values["skeleton"] = None if self.skeleton is None else str(self.skeleton)
         values["binds"] = [
             [str(b.source), b.target, b.read_only, b.inside, b.restrictions, b.moves] for b in self.binds
         ]
@@ -187,6 +192,7 @@ class SandboxSpec:
                 "upper": None if values["upper"] is None else Path(values["upper"]),
                 "work": None if values["work"] is None else Path(values["work"]),
                 "tree": None if values.get("tree") is None else Path(values["tree"]),
+                "skeleton": None if values.get("skeleton") is None else Path(values["skeleton"]),
                 "binds": tuple(_bind(*bind) for bind in values["binds"]),
                 "layer_mounts": tuple(_layers(*layers) for layers in values["layer_mounts"]),
                 "tmpfs": tuple(_tmpfs(*tmpfs) for tmpfs in values["tmpfs"]),
@@ -248,18 +254,46 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What is mounted for a step before it is known: descriptors of the scratch, and of /proc, /dev and /sys in it."""
+
+    scratch: int
+    proc: int
+    devices: int
+    sys: int
+
+
+def prepare() -> Prepared:
+    """Give a process that waits to be a step a mount namespace, and mount in it what is the same for almost all of them.
+
+    Raises:
+        KernelError: the kernel refused something.
+    """
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    scratch = mounts.mount_scratch()
+    return Prepared(
+        scratch=scratch,
+        proc=mounts.mount_proc(mounts.make_target(scratch, "proc"), scratch),
+        devices=devices.mount_devices(mounts.make_target(scratch, "dev"), shm_size=DEFAULT_SHM_SIZE),
+        sys=mounts.mount_sys(mounts.make_target(scratch, "sys"), scratch),
+    )
+
+
 def become_step(
     spec: SandboxSpec,
     streams: tuple[int | None, int, int],
     report: Callable[[list[stubs.Stub]], None],
+    prepared: Prepared,
     owners: Supervision | None = None,
 ) -> NoReturn:
-    """Set everything up and execute the command.
+    """Set everything else up and execute the command.
 
     Args:
         spec: what to set up.
         streams: descriptors of standard input (None for an empty one), output and error.
         report: called with the stubs that were made, once, when all that is left is to execute the command.
+        prepared: what `prepare` has mounted.
         owners: the supervisor that keeps ids, where the namespace has one.
 
     Raises:
@@ -273,7 +307,7 @@ def become_step(
     os.umask(UMASK)
     set_streams(streams, foreground=spec.foreground)
     network.bring_up(spec.network)
-    root, finder = _build_root(spec)
+    root, finder = _build_root(spec, prepared)
     user = resolve_step_user(root, spec.user)
     cwd = finder.make_directory(spec.cwd, uid=user.uid, gid=user.gid)
     if spec.upper is None:
@@ -297,6 +331,7 @@ def rehearse() -> None:
     """
     example = SandboxSpec(args=("",), environ=(), lowers=(), upper=None, work=None, hosts=b"", resolv_conf=b"")
     SandboxSpec.from_json(json.loads(json.dumps(example.to_json())))
+    users.resolve_user("", b"root:x:0:0:root:/root:/bin/sh\n", b"root:x:0:\n")
 
 
 def _set_host_name(name: str) -> None:
@@ -342,23 +377,31 @@ def set_streams(streams: tuple[int | None, int, int], *, foreground: bool) -> No
         terminal.take(0)
 
 
-def _build_root(spec: SandboxSpec) -> tuple[int, stubs.TargetFinder]:
+def _build_root(spec: SandboxSpec, prepared: Prepared) -> tuple[int, stubs.TargetFinder]:
     """Mount everything; return the descriptor of the new root, and what knows the stubs that were made in it."""
-    scratch = mounts.mount_scratch()
+    scratch = prepared.scratch
     further = _open_mounts(spec, scratch)
     if spec.tree is None:
-        root = mounts.mount_overlay(spec.lowers, spec.upper, spec.work, scratch, name="root")
+        lowers = spec.lowers
+        if spec.skeleton is not None and len(lowers) < mounts.MOST_LAYERS:
+            lowers = (spec.skeleton, *lowers)
+        root = mounts.mount_overlay(lowers, spec.upper, spec.work, scratch, name="root")
     else:
         root = mounts.mount_tree(spec.tree, scratch, name="root")
     finder = stubs.TargetFinder(root, spec.tree or spec.upper)
-    mounts.mount_proc(finder.find("/proc", directory=True), scratch, masked=not spec.privileged)
-    devices.mount_devices(finder.find("/dev", directory=True), shm_size=spec.shm_size)
     if spec.privileged:
+        mounts.mount_proc(finder.find("/proc", directory=True), scratch, masked=False)
         mounts.mount_unconfined(finder.find("/sys", directory=True), "/sys")
     else:
-        mounts.mount_sys(finder.find("/sys", directory=True), scratch)
+        mounts.attach(prepared.proc, finder.find("/proc", directory=True))
+        mounts.attach(prepared.sys, finder.find("/sys", directory=True))
+    if spec.shm_size == DEFAULT_SHM_SIZE:
+        mounts.attach(prepared.devices, finder.find("/dev", directory=True))
+    else:
+        devices.mount_devices(finder.find("/dev", directory=True), shm_size=spec.shm_size)
     mounts.mount_text(finder.find("/etc/resolv.conf", directory=False), scratch, "resolv.conf", spec.resolv_conf)
     mounts.mount_text(finder.find("/etc/hosts", directory=False), scratch, "hosts", spec.hosts)
+    finder.note_skeleton()
     for target, mount in sorted(further, key=lambda item: item[0].rstrip("/").count("/")):
         mounts.attach(mount, finder.find(target, directory=mounts.is_directory(mount)))
     return root, finder

@@ -1,9 +1,8 @@
 """A process cloned ahead of the step it will be, so that the step need not wait for that.
 
-Cloning takes about a millisecond, and the pages of memory that the new process copies when it first touches them take
-another one or two. Both are spent while the step before still runs. A spare has the process, host name and IPC
-namespaces of its step. Its mount namespace, and that of its network, it gets when it is used, so that it sees what is
-mounted by then.
+Cloning takes about a millisecond, the pages of memory that the new process copies when it first touches them another
+one or two, and so does mounting /proc, /dev and /sys. All that is spent while the step before still runs. A spare has
+the process, host name, IPC and mount namespaces of its step; what it has to share of a network it joins when it is used.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-    Become = Callable[[bytes, list[int], Supervision | None], NoReturn]
-    """Carries out a request, given with its descriptors, in the spare."""
+    Become = Callable[[bytes, list[int], sandbox.Prepared | SandboxError, Supervision | None], NoReturn]
+    """Carries out a request, given with its descriptors, in the spare; what is prepared may be why it could not be."""
 
 LARGEST_REQUEST: Final = 64
 MOST_DESCRIPTORS: Final = 6  # channel, spec, output, error output, input, network namespace
@@ -96,10 +95,18 @@ class Spare:
 def _wait(request_socket: socket.socket, become: Become, owners: Supervision | None) -> NoReturn:
     try:
         prctl.set_pdeathsig(signal.SIGKILL)  # nobody else knows of it
+        prepared = _prepare()
         sandbox.rehearse()
         request, descriptors, _, _ = socket.recv_fds(request_socket, LARGEST_REQUEST, MOST_DESCRIPTORS)
         request_socket.close()
         if request:
-            become(request, descriptors, owners)
+            become(request, descriptors, prepared, owners)
     finally:
         os._exit(_STATUS_UNUSED)
+
+
+def _prepare() -> sandbox.Prepared | SandboxError:
+    try:
+        return sandbox.prepare()
+    except SandboxError as error:
+        return error

@@ -3,6 +3,9 @@
 A *stub* is an empty file or directory that exists in the upper directory only as a place to mount on. Making one copies
 the directories above it up; those are remembered too, because an upper directory that says the same as the one below
 is no change of the step.
+
+Most stubs are not made at all: a *skeleton*, a tree that lies below the layers of an overlay and is none of them, has
+the places that every step needs. What a layer has there hides it.
 """
 
 from __future__ import annotations
@@ -28,6 +31,11 @@ from runtime.syscalls import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+_SKELETON_DIRECTORIES: Final = ("dev", "etc", "proc", "sys")
+_SKELETON_FILES: Final = ("etc/hosts", "etc/resolv.conf")
+_SKELETON_TIME_NS: Final = 946_684_800_271_828_182
+"""Time of what is in a skeleton, by which it is known."""
 
 StubKind = Literal["file", "directory", "copied"]
 
@@ -56,6 +64,23 @@ class Stub:
     mtime_ns: int
 
 
+def make_skeleton(folder: Path) -> Path:
+    """Make the tree of what every step mounts something on, as *folder*, and return it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    for path in (folder, *(folder / name for name in _SKELETON_DIRECTORIES)):
+        path.mkdir()
+        path.chmod(0o755)
+    for name in _SKELETON_FILES:
+        (folder / name).touch()
+        (folder / name).chmod(0o644)
+    for name in (*_SKELETON_FILES, *_SKELETON_DIRECTORIES):
+        os.utime(folder / name, ns=(_SKELETON_TIME_NS, _SKELETON_TIME_NS))
+    return folder
+
+
 class TargetFinder:
     """Resolves mount targets inside a root, and makes what is missing.
 
@@ -81,6 +106,12 @@ class TargetFinder:
         if stat.S_ISDIR(os.fstat(found).st_mode) != directory:
             raise StepSetupError("mount", f"cannot mount on `{path}`: {_KIND[not directory]} is there")
         return found
+
+    def note_skeleton(self) -> None:
+        """Count /etc as a stub if it is that of a skeleton: nothing is mounted over it, so the step can have it copied up."""
+        found = os.stat("etc", dir_fd=self._root, follow_symlinks=False)
+        if found.st_mtime_ns == _SKELETON_TIME_NS:
+            self._note(b"etc", "directory", found, mtime_ns=0)
 
     def make_directory(self, path: str, *, uid: int, gid: int) -> int:
         """Return an O_PATH descriptor of the directory *path*; what is missing is made for good, 0755 and owned so.

@@ -29,7 +29,6 @@ import signal
 import socket
 import threading
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import prctl
@@ -83,8 +82,12 @@ class Step:
         self._stubs: tuple[Stub, ...] = ()
         self._error: SandboxError | None = None
         self._result: StepResult | None = None
-        while self._receive() not in {"started", "exit"}:
+        while self.receive() not in {"started", "exit"}:
             pass
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when there is a record to `receive`; -1 once the step has ended."""
+        return self._channel.fileno()
 
     def wait(self) -> StepResult:
         """Return how the step ended, once it has; the same when called again.
@@ -96,7 +99,7 @@ class Step:
             SandboxError: the zygote died.
         """
         while self._result is None:
-            self._receive()
+            self.receive()
         if self._error is not None:
             raise self._error
         return self._result
@@ -114,8 +117,11 @@ class Step:
         with contextlib.suppress(SandboxError):
             self.wait()
 
-    def _receive(self) -> str:
-        """Take in the next record and return its type; a channel that ends without one counts as an exit."""
+    def receive(self) -> str:
+        """Take in the next record and return its type; a channel that ends without one counts as an exit.
+
+        For the thread that waits, before the type was `exit`.
+        """
         data, descriptors, _, _ = socket.recv_fds(self._channel, _LARGEST_RECORD, 1)
         if not data:
             self._error = self._error or SandboxError("the process that starts steps has died")
@@ -180,7 +186,8 @@ class Zygote:
         assert self._control is None, "the zygote is started once"  # noqa: S101 - our bug
         seccomp.compile_filters(supervised=self._isolation != "chroot" and ownership.is_recorded())
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = os.fork()
+        # What the inner process mounts from now on is for itself, and no process that waits shall keep it mounted.
+        pid = os.fork() if self._isolation == "chroot" else syscalls.clone(syscalls.CLONE_NEWNS)
         if pid == 0:
             try:
                 ours.close()
@@ -343,7 +350,7 @@ class _Starter:
             if self._isolation == "chroot":
                 pid = os.fork()
                 if pid == 0:
-                    _be_step(request, descriptors, None, isolation=self._isolation)
+                    _be_attendant(descriptors)
             else:
                 spare = self._take(_wanted_network(request))
                 spare.use(request, descriptors)
@@ -372,7 +379,7 @@ class _Starter:
         return spare
 
     def _clone(self) -> Spare:
-        return Spare.clone(partial(_be_step, isolation="namespaces"), is_recorded=self._is_recorded)
+        return Spare.clone(_be_step, is_recorded=self._is_recorded)
 
 
 def _wanted_network(request: bytes) -> network.Network:
@@ -409,30 +416,49 @@ def _reap(pidfd: int, step: _Running) -> None:
     step.channel.close()
 
 
-def _be_step(request: bytes, descriptors: list[int], owners: Supervision | None, *, isolation: Isolation) -> NoReturn:
+def _be_step(
+    request: bytes,
+    descriptors: list[int],
+    prepared: sandbox.Prepared | SandboxError,
+    owners: Supervision | None,
+) -> NoReturn:
     """Become the requested step, or say why not."""
     channel = socket.socket(fileno=descriptors[0])
     wanted = _wanted_network(request)
     try:
-        if isolation != "chroot":
-            syscalls.unshare(syscalls.CLONE_NEWNS | network.clone_flags(wanted))
-            if wanted == "private":
-                network.join(descriptors.pop())
-        _, spec_fd, output, error_output, *source = descriptors
-        spec = sandbox.SandboxSpec.from_json(json.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0)))
-        streams = (source[0] if source else None, output, error_output)
-        if isolation == "chroot":
-            chroot.attend(
-                spec,
-                streams,
-                report=lambda stubs: _send(channel, _ready(stubs)),
-                refuse=lambda error: _send(channel, _encode_error(error)),
-            )
-        sandbox.become_step(spec, streams, lambda stubs: _send(channel, _ready(stubs)), owners)
+        if isinstance(prepared, SandboxError):
+            raise prepared
+        network.enter(wanted, descriptors.pop() if wanted == "private" else -1)
+        spec, streams = _read_request(descriptors)
+        sandbox.become_step(spec, streams, lambda stubs: _send(channel, _ready(stubs)), prepared, owners)
     except BaseException as error:  # noqa: BLE001 - this process ends here, and the caller is told
         _send(channel, _encode_error(error))
     finally:
         os._exit(_STATUS_OF_SETUP_ERROR)
+
+
+def _be_attendant(descriptors: list[int]) -> NoReturn:
+    """Become what attends to the requested step where there are no namespaces, or say why not."""
+    channel = socket.socket(fileno=descriptors[0])
+    try:
+        spec, streams = _read_request(descriptors)
+        chroot.attend(
+            spec,
+            streams,
+            report=lambda stubs: _send(channel, _ready(stubs)),
+            refuse=lambda error: _send(channel, _encode_error(error)),
+        )
+    except BaseException as error:  # noqa: BLE001 - as above
+        _send(channel, _encode_error(error))
+    finally:
+        os._exit(_STATUS_OF_SETUP_ERROR)
+
+
+def _read_request(descriptors: list[int]) -> tuple[sandbox.SandboxSpec, tuple[int | None, int, int]]:
+    """Return what a request asks for, and its standard streams."""
+    _, spec_fd, output, error_output, *source = descriptors
+    spec = sandbox.SandboxSpec.from_json(json.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0)))
+    return spec, (source[0] if source else None, output, error_output)
 
 
 def _ready(stubs: list[Stub]) -> dict[str, Any]:

@@ -111,25 +111,31 @@ class CommittedSnapshots:
         """Return where the snapshots of a chain lie, base first as the names."""
         return tuple(self.path(name) for name in names)
 
-    def adopt(self, tree: Path, name: str) -> None:
+    def adopt(self, tree: Path, name: str) -> Path:
         """Make a finished tree visible under its name.
 
         Others see nothing or the whole tree. If the name is taken, by this or another process, the tree there stays, and
         *tree* too: equal names mean equal content. One there that is not what was committed makes room. Nothing is
         synced to disk: a tree that a power failure tore can be made again from its layers.
 
+        Returns:
+            Where *tree* lies now.
+
         Raises:
             KernelError: the store cannot be written.
         """
         target = self.path(name)
         with naming("rename", target):
-            if not self.has(name):
-                os.makedirs(self._root, exist_ok=True)
-                _set_mark(tree)
-                if not _rename_unless_taken(tree, target) and not self.has(name):
-                    self.remove(name)
-                    _rename_unless_taken(tree, target)
-                self._note_use(target.name)
+            if self.has(name):
+                return tree
+            os.makedirs(self._root, exist_ok=True)
+            _set_mark(tree)
+            moved = _rename_unless_taken(tree, target)
+            if not moved and not self.has(name):
+                self.remove(name)
+                moved = _rename_unless_taken(tree, target)
+            self._note_use(target.name)
+        return target if moved else tree
 
     def stored(self) -> tuple[StoredSnapshot, ...]:
         """List the committed snapshots that can be removed here, in both forms, sorted."""
@@ -211,9 +217,12 @@ class CommittedSnapshots:
         Raises:
             OSError: the store cannot be written.
         """
-        os.makedirs(self.temporary, exist_ok=True)
         directory = self.temporary / f"{prefix}-{os.urandom(8).hex()}"
-        os.mkdir(directory, 0o700)
+        try:
+            os.mkdir(directory, 0o700)
+        except FileNotFoundError:
+            os.makedirs(self.temporary, exist_ok=True)
+            os.mkdir(directory, 0o700)
         return directory
 
 

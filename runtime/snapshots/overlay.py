@@ -10,23 +10,36 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+import threading
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Final
 
 from runtime.errors import KernelError
 from runtime.layers.whiteouts import mark_opaque
 from runtime.mounts import attach, check_depth, clone_mount, create_mount, open_path
 from runtime.snapshots.committed import CommittedSnapshots, copy_root_metadata, naming, remove_directory
 from runtime.snapshots.snapshotter import Active
+from runtime.stubs import make_skeleton
 from runtime.syscalls import AT_FDCWD, MNT_DETACH, MOUNT_ATTR_RDONLY, MS_RDONLY, mount, umount2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from runtime.snapshots.committed import Hold
+
+
+_LEFT_BY_OVERLAY: Final = ("/work/work/incompat/volatile", "/work/work/incompat", "/work/work", "/work")
+"""What there is beside the upper directory after a mount, in the order in which it can be removed."""
+
 
 class Snapshots(CommittedSnapshots):
     """The committed and active snapshots of one store. Works only inside a mount namespace."""
+
+    def __init__(self, root: Path, temporary: Path, *, hold: Hold | None = None) -> None:
+        super().__init__(root, temporary, hold=hold)
+        self._guard = threading.Lock()
+        self._skeleton: Path | None = None
 
     def prepare(self, lowers: Sequence[Path] = ()) -> Active:
         """Begin a snapshot on a chain.
@@ -41,7 +54,8 @@ class Snapshots(CommittedSnapshots):
         """
         with naming("mkdir", self.temporary):
             directory = self.make_temporary("snapshot")
-            active = Active(upper=directory / "upper", work=directory / "work")
+            skeleton = self._find_skeleton() if lowers else None
+            active = Active(upper=directory / "upper", work=directory / "work", skeleton=skeleton)
             os.mkdir(active.upper, 0o700)
             os.mkdir(active.work, 0o700)
             if lowers:
@@ -49,6 +63,13 @@ class Snapshots(CommittedSnapshots):
             else:
                 os.chmod(active.upper, 0o755)  # noqa: S103 - the root directory of an image is for everybody
         return active
+
+    def _find_skeleton(self) -> Path:
+        """Give the one that all steps share."""
+        with self._guard:
+            if self._skeleton is None:
+                self._skeleton = make_skeleton(self.make_temporary("skeleton") / "root")
+            return self._skeleton
 
     @contextmanager
     def writable(self, lowers: Sequence[Path], active: Active) -> Iterator[Path]:
@@ -97,7 +118,14 @@ class Snapshots(CommittedSnapshots):
         Raises:
             KernelError: something could not be removed.
         """
-        remove_directory(active.upper.parent)
+        directory = os.fspath(active.upper.parent)
+        for left in _LEFT_BY_OVERLAY:
+            with suppress(OSError):
+                os.rmdir(directory + left)
+        try:
+            os.rmdir(directory)
+        except OSError:  # there is more in it, or nothing
+            remove_directory(active.upper.parent)
 
     @contextmanager
     def view(self, names: Sequence[str]) -> Iterator[Path]:

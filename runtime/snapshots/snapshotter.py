@@ -36,11 +36,13 @@ class Active:
         upper: what becomes the committed tree; `upperdir` of an overlay.
         work: a directory beside it, for who writes: `workdir` of an overlay, or what a step lays aside.
         tree: all that the chain and the changes show, where that is not an overlay's doing; else None.
+        skeleton: a tree for a step to have below the chain, which is none of its layers (runtime.stubs).
     """
 
     upper: Path
     work: Path
     tree: Path | None = None
+    skeleton: Path | None = None
 
 
 class Snapshotter(Protocol):
@@ -71,6 +73,9 @@ class Snapshotter(Protocol):
 
     def commit(self, active: Active, name: str) -> None:
         """Make a settled snapshot visible under its name; *active* is gone afterwards."""
+
+    def adopt(self, tree: Path, name: str) -> Path:
+        """Make a finished tree visible under its name, and return where it lies then: there, or if the name is taken here."""
 
     def discard(self, active: Active) -> None:
         """Remove an active snapshot. Idempotent."""

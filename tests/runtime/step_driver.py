@@ -70,7 +70,7 @@ def describe_layer(upper: Path, lowers: list[str]) -> dict:
 def run_one(zygote, request: dict, index: int, step: dict) -> dict:
     """Run one step and return its status or error, its output, and what it left in the upper directory."""
     from runtime.sandbox import SandboxSpec  # noqa: PLC0415
-    from runtime.stubs import remove_stubs  # noqa: PLC0415
+    from runtime.stubs import make_skeleton, remove_stubs  # noqa: PLC0415
 
     scratch = Path(request["scratch"]) / f"step-{index}"
     upper, work = scratch / "upper", scratch / "work"
@@ -81,6 +81,8 @@ def run_one(zygote, request: dict, index: int, step: dict) -> dict:
     if step.pop("read_only", False):
         changes = {"upper": None, "work": None}
     keep = step.pop("keep_stubs", False)
+    if step.pop("has_skeleton", False):
+        changes["skeleton"] = str(make_skeleton(scratch / "skeleton"))
     text = step.pop("stdin", None)
     spec = SandboxSpec.from_json({**DEFAULTS, "lowers": lowers, **changes, **step})
     result: dict = {"status": None, "error": None}

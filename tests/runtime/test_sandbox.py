@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -149,6 +150,45 @@ def test_step_stubs_keep_what_the_step_wrote_beside_them(run_step):
     step = run_step("echo x > /etc/mine; mkdir /run")
 
     assert step["left"] == ["etc", "etc/mine", "run"]
+
+
+def test_skeleton_spares_the_stubs(run_step):
+    """What every step mounts on is there, without a trace in the upper directory while it runs."""
+    step = run_step("ls -A / /etc; head -c 1 /etc/hosts", hosts="h", has_skeleton=True, keep_stubs=True)
+
+    assert set(step["stdout"].split()) >= {"dev", "etc", "proc", "sys", "hosts", "resolv.conf", "passwd"}
+    assert step["left"] == []
+
+
+@pytest.mark.parametrize("has_skeleton", [False, True], ids=["stubs", "skeleton"])
+@pytest.mark.parametrize(
+    ("script", "entries"),
+    [
+        ("true", []),
+        ("touch /etc/x; rm /etc/x", []),
+        ("echo x > /etc/x", ["etc", "etc/x"]),
+        ("chmod 700 /etc", ["etc"]),
+        ("mkdir /etc/proc /run; rmdir /run", ["etc", "etc/proc"]),
+    ],
+)
+def test_image_without_etc_gets_what_a_step_puts_there(run_step, image, has_skeleton, script, entries):
+    """The layer is the same with a skeleton and without."""
+    shutil.rmtree(image / "etc")
+    step = run_step(script, has_skeleton=has_skeleton)
+
+    assert step["status"] == 0
+    assert list(step["layer"]) == entries
+
+
+def test_skeleton_is_hidden_by_the_image(run_step, image):
+    """A link in the place of /etc leads where it leads."""
+    shutil.rmtree(image / "etc")
+    (image / "config").mkdir()
+    (image / "etc").symlink_to("config")
+    step = run_step("cat /config/hosts; ls /config", hosts="a\n", has_skeleton=True)
+
+    assert step["stdout"].split() == ["a", "hosts", "resolv.conf"]
+    assert step["layer"] == {}
 
 
 def test_stub_cleanup_does_not_follow_links(run_step, tmp_path):

@@ -32,23 +32,43 @@ for name in 'ab':
     assert printed == ["buildkitsandbox", "1", "0", "buildkitsandbox", "1", "0"]
 
 
-def test_step_sees_what_is_mounted_when_it_starts(run_ahead, tmp_path):
-    """A spare is older than the mounts that its step is given."""
-    (tmp_path / "file").write_text("mounted\n")
+def test_spare_keeps_nothing_mounted(run_ahead, tmp_path):
+    """What the builder mounts for itself is its own: no process that waits has it in its namespace."""
     (tmp_path / "place").mkdir()
     printed = run_ahead(
         f"""
-from pathlib import Path
 from runtime import syscalls
-from runtime.mounts import BindMount
+syscalls.mount('tmpfs', {str(tmp_path / "place")!r}, 'tmpfs')
 zygote.run(spec('a', 'true'), stdout=1, stderr=2).wait()
-syscalls.mount({str(tmp_path)!r}, {str(tmp_path / "place")!r}, None, syscalls.MS_BIND)
-given = BindMount(source=Path({str(tmp_path / "place")!r}), target='/given')
-print(zygote.run(spec('b', 'cat', '/given/file', binds=(given,)), stdout=1, stderr=2).wait().status)
+while len(zygotes()) < 2:
+    pass
+mounted = [open(f'/proc/{{pid}}/mountinfo').read().count({str(tmp_path / "place")!r}) for pid in ('self', *zygotes())]
+print(mounted)
 """
     )
 
-    assert printed == ["mounted", "0"]
+    assert printed == ["[1, 0, 0]"]
+
+
+def test_spare_that_could_mount_nothing_says_so_when_it_is_wanted(run_ahead):
+    """The step fails with the reason, as if it had been tried for it."""
+    printed = run_ahead(
+        """
+zygote.close()
+from runtime import sandbox, zygote as module
+from runtime.errors import KernelError
+def refuse():
+    raise KernelError('fsmount', 1, subject='tmpfs')
+sandbox.prepare = refuse
+with module.Zygote() as other:
+    try:
+        other.run(spec('a', 'true'), stdout=1, stderr=2).wait()
+    except SandboxError as error:
+        print(error.message)
+"""
+    )
+
+    assert printed == ["fsmount on `tmpfs`: Operation not permitted"]
 
 
 def test_spare_that_died_is_no_success(run_ahead):
