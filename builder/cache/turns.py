@@ -17,7 +17,9 @@ a higher rank than all that it holds:
 Who has the turn of fetching waits for the network alone; who has that of a snapshot reads blobs, and waits for who
 fetches; who has cache mounts waits for who unpacks; who has the turn of a vertex waits for steps, which hold mounts and
 end by themselves. What a vertex needs of others is solved before its turn is asked for, so no holder depends on somebody
-who waits, and one thread that can go on is always there.
+who waits, and one thread that can go on is always there. A step that began before its key was known
+(`builder.solve.schedule`) gets its turn from who makes the layer below it, while that one still has the turn of that
+layer, and only if nobody has it: so two turns are held, and neither was waited for meanwhile.
 """
 
 from __future__ import annotations
@@ -74,11 +76,16 @@ class Turns:
         try:
             yield
         finally:
-            if lock is not None:
-                # Removed first: who opened it before gets a lock on a file without a name, and looks again.
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                os.close(lock)
+            _give_back(path, lock)
+
+    def take_if_free(self, name: str) -> contextlib.ExitStack:
+        """Take the turn of a name unless somebody has it, without waiting; what is returned gives it back when closed."""
+        held = contextlib.ExitStack()
+        path = self._folder / name
+        with contextlib.suppress(OSError):  # somebody has it, or the store cannot hold it
+            path.parent.mkdir(exist_ok=True)
+            held.callback(_give_back, path, _try_lock(path))
+        return held
 
     def _take(self, path: Path, tell: Callable[[], None] | None) -> int | None:
         while True:
@@ -99,6 +106,14 @@ class Turns:
                 return None
             if lock is not None:
                 return lock
+
+
+def _give_back(path: Path, lock: int | None) -> None:
+    if lock is not None:
+        # Removed first: who opened it before gets a lock on a file without a name, and looks again.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(lock)
 
 
 def _try_lock(path: Path) -> int | None:

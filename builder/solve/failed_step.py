@@ -10,10 +10,10 @@ from builder.solve.ops.run import sandbox_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from builder.errors import StepFailedError
     from builder.plan.graph import RunCommand
+    from builder.solve.chain import Chain
     from builder.solve.ops.mounts import StepMounts
     from runtime.mounts import LayersMount
     from runtime.networks import PrivateNetwork
@@ -28,20 +28,20 @@ class FailedStep:
     Args:
         error: how it failed.
         op: its command.
-        lowers: snapshots below it, base first.
+        chain: what it ran on.
         active: what it changed; discarded in the end.
         mounts: what it was given beside its root.
         network: its own network; None if it had none.
         zygote: started it.
         snapshots: where *active* is.
-        held: keeps *mounts* and *network* until it is closed.
+        held: keeps *mounts*, *network* and *chain* until it is closed.
     """
 
     def __init__(
         self,
         error: StepFailedError,
         op: RunCommand,
-        lowers: Sequence[Path],
+        chain: Chain,
         active: Active,
         mounts: StepMounts | None,
         network: PrivateNetwork | None,
@@ -52,7 +52,7 @@ class FailedStep:
     ) -> None:
         self.error = error
         self.op = op
-        self._lowers = lowers
+        self._chain = chain
         self._active = active
         self._mounts = mounts
         self._network = network
@@ -88,7 +88,7 @@ class FailedStep:
             SandboxError: it could not be started.
         """
         with ExitStack() as stack:
-            lowers, active = stack.enter_context(self._snapshots.reopened(self._lowers, self._active))
+            lowers, active = stack.enter_context(self._snapshots.reopened(self._chain.paths, self._active))
             spec = sandbox_of(self.op, lowers, active, self._mounts, self._network)
             spec = replace(
                 spec,

@@ -79,6 +79,7 @@ class FileSystems:
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
         self._claims: dict[Digest, dict[Digest, _Claim]] = {}
+        self._unpacked: set[str] = set()
         self.turns = Turns(store.root)
 
     def add_image(self, image: Image, name: str) -> FileSystem:
@@ -149,9 +150,11 @@ class FileSystems:
         """
         names = tuple(digest_hex(chain) for chain in chain_ids(layer.diff_id for layer in layers))
         for count, layer in enumerate(layers):
-            if not self._store.snapshots.has(names[count]):
-                with self.turns.taken(f"snapshot-{names[count]}"):
+            name = names[count]
+            if name not in self._unpacked and not self._store.snapshots.has(name):
+                with self.turns.taken(f"snapshot-{name}"):
                     self._unpack(layer, names[: count + 1])
+            self._unpacked.add(name)  # it is held, so it stays
             self.prove(layer.diff_id)
         return names
 

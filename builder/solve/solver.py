@@ -9,18 +9,17 @@ a stage that was built again and gave the same files leaves the COPY cached.
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from builder.cache.fingerprints import StoredFingerprints
 from builder.cache.key import Ingredient, derive_key
 from builder.cache.state import Record
 from builder.context.local import LocalContext, digest_files
-from builder.errors import BuildError, ContextError, StateDamagedError, StepFailedError
-from builder.events import EventSink, VertexCompleted, VertexStarted, VertexStatus, Warned
+from builder.errors import BuildError, StateDamagedError
+from builder.events import EventSink, VertexCompleted, VertexStarted, VertexStatus
 from builder.image.assemble import Layer
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.platforms import Plans
@@ -31,8 +30,6 @@ from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from concurrent.futures import Future
-    from contextlib import AbstractContextManager
 
     from builder.cache.document import CachedLayer
     from builder.cache.past import PastStep
@@ -45,18 +42,18 @@ if TYPE_CHECKING:
     from builder.plan.mounts import PlannedMount
     from builder.request import SecretSource, SshSource
     from builder.solve.arrivals import Arrivals
+    from builder.solve.commands import Commands
     from builder.solve.devices import Devices
     from builder.solve.explain_cache import CacheExplainer
     from builder.solve.failed_step import FailedStep
     from builder.solve.imported_cache import ImportedCaches
     from builder.solve.layer import LayerMaker
-    from builder.solve.networks import StepNetworks
-    from builder.solve.ops.mounts import Mounts, StepMounts
+    from builder.solve.schedule import Begun, Early
     from builder.store import Store
     from registry.oci.digest import Digest
-    from runtime.networks import PrivateNetwork
-    from runtime.snapshots.snapshotter import Active
-    from runtime.zygote import Step, Zygote
+    from runtime.zygote import Zygote
+
+_Done = TypeVar("_Done")
 
 
 @frozen(kw_only=False)
@@ -129,17 +126,11 @@ class Solver:
         self._results: dict[str, Result] = {}
         self._digests: dict[str, str] = {}
         self._used: list[str] = []
-        self._unrecorded: set[str] = set()
-        self._running: set[Step] = set()
-        self._keeps_failed = False
-        self._failed: list[FailedStep] = []
         self._canceled = False
         self._is_running = False
-        self._guard = threading.Lock()
         self._secrets = secrets
         self._ssh = ssh
-        self._mounts: Mounts | None = None
-        self._step_networks: StepNetworks | None = None
+        self._commands: Commands | None = None
 
     @property
     def file_systems(self) -> FileSystems:
@@ -208,16 +199,13 @@ class Solver:
 
     def _needed_layers(self) -> set[Digest]:
         """List the layers that the results, and the steps that are left, are made of."""
-        tops = [self._results[vertex.digest] for vertex in self._results_wanted if vertex and self._is_solved(vertex)]
+        tops = [self._results[vertex.digest] for vertex in self._results_wanted if vertex and self.is_solved(vertex)]
         for vertex in self._vertices:
-            if not self._is_solved(vertex):
-                tops += [self._results[needed.digest] for needed in vertex.inputs if self._is_solved(needed)]
+            if not self.is_solved(vertex):
+                tops += [self._results[needed.digest] for needed in vertex.inputs if self.is_solved(needed)]
         if self._wants_all_layers:
             tops += self._results.values()
         return {layer.diff_id for result in tops for layer in result.layers}
-
-    def _is_solved(self, vertex: Vertex) -> bool:
-        return vertex.digest in self._results
 
     def left(self) -> tuple[Vertex, ...]:
         """Give the vertices that have no answer yet."""
@@ -233,71 +221,112 @@ class Solver:
             jobs: how many vertices at once.
             on_failure: shown the RUN whose failure that is, before it is raised.
         """
-        left = [vertex for vertex in self._vertices if vertex.digest not in self._results]
         self._is_running = True
-        self._keeps_failed = on_failure is not None
-        try:
-            if any(isinstance(vertex.op, RunCommand) and vertex.op.network == "default" for vertex in left):
-                self._prepare_networks(zygote)
-            if left:
-                self._run_parallel(left, zygote, jobs)
-        except StepFailedError as error:
-            for failed in self._failed:
-                if failed.error is error and on_failure is not None:
-                    on_failure(failed)
-            raise
-        finally:
-            for failed in self._failed:
-                failed.close()
-            if self._mounts is not None:
-                self._mounts.close()
-            if self._step_networks is not None:
-                self._step_networks.close()
+        left = self.left()
+        if left:
+            self._run_left(left, zygote, jobs, on_failure)
         if self._used:
             self._store.state.touch_records(self._used)
 
+    def _run_left(
+        self, left: Sequence[Vertex], zygote: Zygote | None, jobs: int, on_failure: Callable[[FailedStep], None] | None
+    ) -> None:
+        from builder.solve.schedule import Schedule  # noqa: PLC0415  a build that is cached carries nothing out
+
+        ops = [vertex.op for vertex in left if isinstance(vertex.op, RunCommand)]
+        try:
+            if ops:
+                self._commands = self._open_commands(zygote, keeps_failed=on_failure is not None)
+                if any(op.network == "default" for op in ops):
+                    self._commands.prepare_networks()
+            Schedule(left, self, jobs=jobs).run()
+        except BuildError as error:
+            failed = self._commands.find_failed(error) if self._commands is not None else None
+            if failed is not None and on_failure is not None:
+                on_failure(failed)
+            raise
+        finally:
+            if self._commands is not None:
+                self._commands.close()
+
     def cancel(self) -> None:
         """End the running steps and start no more."""
-        with self._guard:
-            self._canceled = True
-            running = tuple(self._running)
+        self._canceled = True
         self._file_systems.cancel()
-        for step in running:
-            step.kill()
+        if self._commands is not None:
+            self._commands.cancel()
 
-    def _run_parallel(self, left: list[Vertex], zygote: Zygote | None, jobs: int) -> None:
-        from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait  # noqa: PLC0415  only for real work
+    def _open_commands(self, zygote: Zygote | None, *, keeps_failed: bool) -> Commands:
+        if zygote is None:
+            raise AssertionError("probe() said that no namespace is needed")
+        from builder.solve.commands import Commands  # noqa: PLC0415  a build that is cached runs nothing
 
-        waiting = {vertex.digest: vertex for vertex in left}
-        running: dict[Future[Result], Vertex] = {}
-        with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-            try:
-                while waiting or running:
-                    for vertex in self._ready(waiting.values()):
-                        del waiting[vertex.digest]
-                        running[pool.submit(self._solve, vertex, zygote)] = vertex
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        vertex = running.pop(future)
-                        self._finish(vertex, future.result())
-            except BaseException:
-                self.cancel()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        return Commands(
+            self._store,
+            self._context,
+            self._file_systems,
+            self._layers,
+            zygote,
+            self._sink,
+            secrets=self._secrets,
+            ssh=self._ssh,
+            devices=self._devices,
+            imported=self._imported,
+            epoch=self._epoch,
+            keeps_failed=keeps_failed,
+        )
 
-    def _ready(self, waiting: Iterable[Vertex]) -> list[Vertex]:
-        return [vertex for vertex in waiting if all(needed.digest in self._results for needed in vertex.inputs)]
+    # What the schedule asks for
 
-    def _solve(self, vertex: Vertex, zygote: Zygote | None) -> Result:
-        """Do one vertex on a worker thread, telling the sink how it went."""
+    def is_solved(self, vertex: Vertex) -> bool:
+        """Tell whether the result of a vertex is known."""
+        return vertex.digest in self._results
+
+    def begin(self, vertex: Vertex, early: Early | None) -> Begun | None:
+        """Answer or carry out a vertex, of a RUN the command alone; see `schedule.Work`."""
         self._sink(_started(vertex, time.time()))
+        with self._telling(vertex, early):
+            outcome = _repeat(lambda: self._work(vertex, early))
+        if not isinstance(outcome, Result):
+            return outcome
+        self._finish(vertex, outcome)
+        return None
+
+    def begins_early(self, vertex: Vertex, below: Begun) -> bool:
+        """Tell whether a vertex can have no answer in the cache, so that its key is not needed before it is carried out.
+
+        That is so if no record is of its operation. What its mounts show of the context is part of the key as well, and
+        has to be digested before the command sees it.
+        """
+        op = vertex.op
+        if self._imported is not None or below.command.upper is None:
+            return False
+        if not isinstance(op, RunCommand) or vertex.sources or any(mount.reads_context for mount in op.mounts):
+            return False
+        return vertex.no_cache or not self._store.state.knows_op(derive_key(op.ingredients()))
+
+    def finish(self, begun: Begun) -> None:
+        """Make the layer of a command; see `schedule.Work`."""
+        vertex = begun.vertex
+        with begun.held:
+            if begun.below is not None:
+                begun.below.over.wait()
+                if vertex.parent is None or not self.is_solved(vertex.parent):
+                    self._sink(VertexCompleted(vertex=vertex.digest, canceled=True, time=time.time()))
+                    return
+            with self._telling(vertex, None):
+                self._finish(vertex, self._make_layer(vertex, begun))
+
+    @contextmanager
+    def _telling(self, vertex: Vertex, early: Early | None) -> Iterator[None]:
+        """Tell the sink of an error of the block, once what the vertex began on is over."""
         try:
             with self._store.telling_when_full():
-                try:
-                    return self._work(vertex, zygote)
-                except StateDamagedError:  # it was told, and begun anew by now
-                    return self._work(vertex, zygote)
+                yield
         except BaseException as error:
+            if early is not None:
+                early.below.over.wait()
+                self._ask(vertex)
             canceled = self._canceled
             text = None if canceled else getattr(error, "message", str(error))
             answer = self._explain(vertex, cached=False)
@@ -308,18 +337,29 @@ class Solver:
                 error.span = vertex.span
             raise
 
-    def _work(self, vertex: Vertex, zygote: Zygote | None) -> Result:
+    def _ask(self, vertex: Vertex) -> None:
+        """Note the key of a vertex that failed before it was known, for who explains it."""
+        if self._explainer is not None and vertex.parent is not None and self.is_solved(vertex.parent):
+            self._questions[vertex.digest] = Question(*self._key(vertex))
+
+    def _work(self, vertex: Vertex, early: Early | None) -> Result | Begun:
         """Answer a vertex or carry it out, once among all builds that want it at the same time."""
         if isinstance(vertex.op, EmptyFileSystem | BaseImage):
             return self._start(vertex.op)
+        if early is not None:
+            return self._run_early(vertex, early)
         key, ingredients = self._key(vertex)
-        if vertex.no_cache:
-            return self._carry_out(vertex, zygote, key, ingredients)
-        known = self._recall(vertex, key, ingredients)
-        if known is not None:
-            return known
-        with self._file_systems.turns.taken(key, tell=partial(self._sink, _waiting(vertex))):
-            return self._recall(vertex, key, ingredients) or self._carry_out(vertex, zygote, key, ingredients)
+        with ExitStack() as held:
+            if not vertex.no_cache:
+                known = self._recall(vertex, key, ingredients)
+                if known is not None:
+                    return known
+                tell = partial(self._sink, _waiting(vertex))
+                held.enter_context(self._file_systems.turns.taken(key, tell=tell))
+                known = self._recall(vertex, key, ingredients)
+                if known is not None:
+                    return known
+            return self._carry_out(vertex, key, ingredients, held)
 
     def _show(self, vertex: Vertex, result: Result) -> None:
         self._sink(_started(vertex, time.time()))
@@ -458,7 +498,7 @@ class Solver:
 
     # Work
 
-    def _carry_out(self, vertex: Vertex, zygote: Zygote | None, key: str, ingredients: list[Ingredient]) -> Result:
+    def _carry_out(self, vertex: Vertex, key: str, ingredients: list[Ingredient], held: ExitStack) -> Result | Begun:
         from builder.context.select import Selection  # noqa: PLC0415  a build that is cached does no work
         from builder.solve.ops.copy_files import copy_files  # noqa: PLC0415  as above
         from builder.solve.ops.workdir import place_workdir  # noqa: PLC0415  as above
@@ -467,9 +507,9 @@ class Solver:
         parent = self.result(vertex.parent)
         match vertex.op:
             case RunCommand() as op if vertex.sources:
-                return self._run_with_sources(vertex, op, zygote, key, ingredients)
+                return self._run_with_sources(vertex, op, key, ingredients, held)
             case RunCommand() as op:
-                layer = self._run_command(vertex, op, parent, zygote)
+                return self._run(vertex, op, (Question(key, ingredients),), held)
             case CopyFiles() as op if vertex.sources:
                 return self._copy_from(vertex, op, parent, key, ingredients)
             case CopyFiles() as op:
@@ -508,8 +548,8 @@ class Solver:
         return self._keep(vertex, key, ingredients, layer)
 
     def _run_with_sources(
-        self, vertex: Vertex, op: RunCommand, zygote: Zygote | None, key: str, ingredients: list[Ingredient]
-    ) -> Result:
+        self, vertex: Vertex, op: RunCommand, key: str, ingredients: list[Ingredient], held: ExitStack
+    ) -> Result | Begun:
         """Run a command that mounts other file systems, unless what it sees of them is known after all."""
         from builder.solve.mount_inputs import exact_ingredients  # noqa: PLC0415  only with mounts
 
@@ -521,128 +561,57 @@ class Solver:
         if known is not None and known.made is not None:
             self._keep(vertex, key, ingredients, known.made)
             return known
-        layer = self._run_command(vertex, op, self.result(vertex.parent), zygote)
-        self._keep(vertex, content_key, by_content, layer)
-        return self._keep(vertex, key, ingredients, layer)
+        return self._run(vertex, op, (Question(content_key, by_content), Question(key, ingredients)), held)
 
-    def _prepare_networks(self, zygote: Zygote | None) -> None:
-        from builder.solve.networks import StepNetworks, networks_of  # noqa: PLC0415  a build that is cached runs nothing
+    def _run(self, vertex: Vertex, op: RunCommand, keys: Sequence[Question], held: ExitStack) -> Begun:
+        """Run a command on a file system that is known."""
+        from builder.solve.schedule import Begun  # noqa: PLC0415  a build that is cached runs nothing
 
-        self._step_networks = StepNetworks(self._sink, networks_of(zygote))
-        self._step_networks.prepare()
+        commands = self._needed_commands()
+        sources = [self.result(source) for source in vertex.sources]
+        ended = commands.run(vertex, op, commands.chain(self.result(vertex.parent)), sources)
+        held.push(ended.held)
+        return Begun(vertex, ended, keys, held.pop_all())
 
-    def _lent_network(self, op: RunCommand) -> AbstractContextManager[PrivateNetwork | None]:
-        """Give the private network of a command for the time of a block."""
-        return contextlib.nullcontext() if self._step_networks is None else self._step_networks.lent(op)
+    def _run_early(self, vertex: Vertex, early: Early) -> Begun:
+        """Run a command on what the one below has left."""
+        from builder.solve.schedule import Begun  # noqa: PLC0415  as above
 
-    @contextlib.contextmanager
-    def _mounted(self, vertex: Vertex, op: RunCommand, zygote: Zygote) -> Iterator[StepMounts | None]:
-        """Give what a command is given beside its root for the time of the block, None for nothing."""
-        if not op.mounts and not op.devices:
-            yield None
-            return
-        from builder.solve.ops.mounts import Mounts  # noqa: PLC0415  only with mounts
+        below = early.below.command
+        if not isinstance(vertex.op, RunCommand) or below.upper is None:
+            raise AssertionError(f"cannot begin early: {vertex.name}")
+        ended = self._needed_commands().run(vertex, vertex.op, below.chain.with_upper(below.upper), ())
+        return Begun(vertex, ended, (), ended.held, early.below)
 
-        with self._guard:
-            if self._mounts is None:
-                self._mounts = Mounts(
-                    self._store,
-                    self._context,
-                    self._file_systems,
-                    self._secrets,
-                    self._ssh,
-                    is_canceled=lambda: self._canceled,
-                    can_mount=zygote.isolation == "namespaces",
-                    imported=self._imported,
-                )
-            mounts = self._mounts
-        with mounts.prepared(vertex, op, [self.result(source) for source in vertex.sources]) as ready:
-            if op.devices and self._devices is not None:
-                self._devices.give(vertex, ready)
-            yield ready
+    def _needed_commands(self) -> Commands:
+        if self._commands is None:
+            raise AssertionError("probe() said that no command is left")
+        return self._commands
 
-    def _run_command(self, vertex: Vertex, op: RunCommand, parent: FileSystem, zygote: Zygote | None) -> Layer:
-        if zygote is None:
-            raise AssertionError("probe() said that no namespace is needed")
-        from builder.solve.ops.run import run_command  # noqa: PLC0415  a build that is cached runs nothing
+    def _make_layer(self, vertex: Vertex, begun: Begun) -> Result:
+        """Make the layer of a command and keep it.
 
-        names = self._file_systems.snapshots(parent)
-        snapshots = self._store.snapshots
-        lowers = snapshots.lowers(names)
-        step: Step | None = None
-
-        def note(started: Step) -> None:
-            nonlocal step
-            step = started
-            with self._guard:
-                self._running.add(started)
-                canceled = self._canceled
-            if canceled:
-                started.kill()
-
-        def keep_failed(active: Active, error: StepFailedError) -> bool:
-            if self._canceled or not self._keeps_failed:
-                return False
-            from builder.solve.failed_step import FailedStep  # noqa: PLC0415  only if somebody wants to look at it
-
-            failed = FailedStep(error, op, lowers, active, mounts, network, zygote, snapshots, held=held.pop_all())
-            self._failed.append(failed)
-            return True
-
-        try:
-            with contextlib.ExitStack() as held:
-                mounts = held.enter_context(self._mounted(vertex, op, zygote))
-                network = held.enter_context(self._lent_network(op))
-                layer, active = run_command(
-                    vertex,
-                    op,
-                    lowers,
-                    snapshots,
-                    zygote,
-                    self._layers,
-                    sink=self._sink,
-                    on_start=note,
-                    mounts=mounts,
-                    network=network,
-                    epoch=None if vertex.no_cache else self._epoch,  # without a cache, a step gives what it gave
-                    keep_failed=keep_failed,
-                )
-        finally:
-            if step is not None:
-                with self._guard:
-                    self._running.discard(step)
-        if op.mounts:
-            self._check_mounted(vertex, op)
-        same = self._find_same_layer(layer)
-        if same is not None:
-            snapshots.discard(active)
-            return same
-        snapshots.commit(active, snapshot_name((*parent, layer)))
-        return layer
-
-    def _check_mounted(self, vertex: Vertex, op: RunCommand) -> None:
-        """Keep no record of a command if files of the context changed while it could read them."""
-        from builder.solve.mount_inputs import check_mounted  # noqa: PLC0415  only with mounts
-
-        try:
-            check_mounted(self._context, vertex, op)
-        except ContextError as error:
-            self._unrecorded.add(vertex.digest)
-            message = f"{vertex.name}: the result is not kept in the cache, {error.message}"
-            self._sink(Warned(vertex=vertex.digest, message=message, time=time.time()))
-
-    def _find_same_layer(self, layer: Layer) -> Layer | None:
-        """Find an earlier layer that counts as the same."""
-        if self._epoch is None or layer.clamped is None:
-            return None
-        from builder.solve.same_layer import find_same_layer  # noqa: PLC0415  only with an epoch
-
-        return find_same_layer(layer, layer.clamped, self._epoch, self._store, self._file_systems)
+        What began on it gets the turn of its key before the layer can be found: so another build that waited for this
+        one waits for the next as well.
+        """
+        keys = begun.keys
+        if begun.below is not None:
+            keys = (Question(*self._key(vertex)),)
+            self._questions[vertex.digest] = keys[0]
+        below = self.result(vertex.parent)
+        layer = _repeat(lambda: self._needed_commands().make_layer(vertex, begun.command, below))
+        result = self._results[vertex.digest] = Result((*below, layer), layer, cached=False)
+        if begun.early is not None and not begun.early.vertex.no_cache:
+            key, _ = self._key(begun.early.vertex)
+            begun.early.give_turn(self._file_systems.turns.take_if_free(key))
+        if begun.command.is_recorded:
+            for question in keys:
+                _repeat(partial(self._keep, vertex, question.key, question.ingredients, layer))
+        return result
 
     def _keep(self, vertex: Vertex, key: str, ingredients: list[Ingredient], layer: Layer) -> Result:
-        if vertex.digest not in self._unrecorded:
-            record, listing = _record(vertex, key, ingredients, layer), self._listing(vertex, ingredients)
-            self._store.state.put_record(record, listing=listing)
+        record, listing = _record(vertex, key, ingredients, layer), self._listing(vertex, ingredients)
+        self._store.state.put_record(record, listing=listing)
         return Result((*self.result(vertex.parent), layer), layer, cached=False)
 
     def _listing(self, vertex: Vertex, ingredients: Iterable[Ingredient]) -> bytes:
@@ -655,6 +624,14 @@ class Solver:
         from builder.cache.listing import pack_listing  # noqa: PLC0415  a build that is cached keeps nothing
 
         return pack_listing(listed)
+
+
+def _repeat(action: Callable[[], _Done]) -> _Done:
+    """Do something, and once more if the state database was damaged: it was told, and begun anew by then."""
+    try:
+        return action()
+    except StateDamagedError:
+        return action()
 
 
 def _record(vertex: Vertex, key: str, ingredients: list[Ingredient], layer: Layer) -> Record:

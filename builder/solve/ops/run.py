@@ -1,4 +1,4 @@
-"""RUN: a command on a snapshot, and the layer of what it changed."""
+"""RUN: a command on a snapshot."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import select
 import time
 from collections import deque
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal
 
 from builder.errors import DockerfileError, StepFailedError
@@ -13,7 +14,6 @@ from builder.events import EventSink, VertexLog
 from builder.solve.networks import network_for
 from builder.solve.ops.resolver import resolv_conf
 from runtime.errors import StepSetupError
-from runtime.layers.diff import write_changes
 from runtime.mounts import BindMount
 from runtime.ownership import is_recorded
 from runtime.sandbox import SandboxSpec, Ulimit
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from builder.image.assemble import Layer
     from builder.plan.graph import RunCommand, Vertex
-    from builder.solve.layer import LayerMaker
+    from builder.solve.chain import Chain
     from builder.solve.ops.mounts import StepMounts
     from runtime.networks import PrivateNetwork
     from runtime.snapshots.snapshotter import Active, Snapshotter
@@ -40,53 +39,48 @@ READ_SIZE = 1 << 16
 def run_command(
     vertex: Vertex,
     op: RunCommand,
-    lowers: Sequence[Path],
+    chain: Chain,
     snapshots: Snapshotter,
     zygote: Zygote,
-    layers: LayerMaker,
     *,
     sink: EventSink,
     on_start: Callable[[Step], None],
     mounts: StepMounts | None = None,
     network: PrivateNetwork | None = None,
-    epoch: int | None = None,
     keep_failed: Callable[[Active, StepFailedError], bool] | None = None,
-) -> tuple[Layer, Active]:
-    """Run a command and write the layer of its changes.
+) -> Active:
+    """Run a command, and return the settled snapshot of its changes, which the caller commits or discards.
 
     Args:
         vertex: for events and messages.
         op: the command.
-        lowers: snapshots below, base first.
+        chain: what it runs on; it is kept from moving until the step has opened all of it.
         snapshots: where the upper directory is made.
         zygote: starts the step.
-        layers: writes the layer.
         sink: takes the output.
         on_start: told of the running step, so that it can be ended from outside.
-        mounts: what the step is given beside its root; they have to last until the layer is made.
+        mounts: what the step is given beside its root.
         network: the step's own network; None for the host's, or for none if the command wants none.
-        epoch: seconds after which times do not count; None if all do.
         keep_failed: told of the snapshot of a step that failed; if it says that it keeps it, it has to discard it.
-
-    Returns:
-        The layer, and the snapshot that holds the changes; the caller commits or discards it.
 
     Raises:
         StepFailedError: the command ended with another status than 0, or could not be started.
         DockerfileError: the image does not know the user.
     """
-    active = snapshots.prepare(lowers)
-    try:
-        spec = sandbox_of(op, lowers, active, mounts, network)
-        stubs = _execute(vertex, spec, zygote, network, sink=sink, on_start=on_start)
-        remove_stubs(active.tree or active.upper, stubs)
-        snapshots.settle(active)
-        made = layers.make(lambda writer, note: write_changes(active.upper, lowers, writer, on_entry=note), epoch=epoch)
-    except BaseException as error:
-        if keep_failed is None or not isinstance(error, StepFailedError) or not keep_failed(active, error):
-            snapshots.discard(active)
-        raise
-    return made, active
+    with ExitStack() as opening:
+        lowers = chain.opening(opening)
+        active = snapshots.prepare(lowers)
+        try:
+            spec = sandbox_of(op, lowers, active, mounts, network)
+            on_ready = opening.close if chain.pending else None
+            stubs = _execute(vertex, spec, zygote, network, sink=sink, on_start=on_start, on_ready=on_ready)
+            remove_stubs(active.tree or active.upper, stubs)
+            snapshots.settle(active)
+        except BaseException as error:
+            if keep_failed is None or not isinstance(error, StepFailedError) or not keep_failed(active, error):
+                snapshots.discard(active)
+            raise
+    return active
 
 
 def sandbox_of(
@@ -106,6 +100,7 @@ def sandbox_of(
         upper=active.upper,
         work=active.work,
         tree=active.tree,
+        skeleton=active.skeleton,
         hostname=op.hostname,
         hosts=hosts_file(op.hostname, op.add_hosts),
         resolv_conf=resolv_conf(network),
@@ -152,8 +147,12 @@ def _execute(
     *,
     sink: EventSink,
     on_start: Callable[[Step], None],
+    on_ready: Callable[[], None] | None,
 ) -> tuple[Stub, ...]:
-    """Run to the end, telling the sink what is written; return the mount-point stubs that were made."""
+    """Run to the end, telling the sink what is written; return the mount-point stubs that were made.
+
+    *on_ready* is called when the step has opened all that it needs.
+    """
     command = " ".join(spec.args)
     tail: deque[bytes] = deque(maxlen=TAIL_LINES)
     out, out_end = os.pipe2(os.O_CLOEXEC)
@@ -167,7 +166,7 @@ def _execute(
             os.close(out_end)
             os.close(err_end)
         on_start(step)
-        _follow(vertex, {out: 1, err: 2}, tail, sink)
+        _follow(vertex, {out: 1, err: 2}, tail, sink, None if on_ready is None else (step, on_ready))
         result = step.wait()
     except StepSetupError as error:
         if error.stage == "user":  # as an unknown owner of --chown: nothing was carried out
@@ -192,14 +191,30 @@ def _execute(
     return result.stubs
 
 
-def _follow(vertex: Vertex, streams: dict[int, Literal[1, 2]], tail: deque[bytes], sink: EventSink) -> None:
+def _follow(
+    vertex: Vertex,
+    streams: dict[int, Literal[1, 2]],
+    tail: deque[bytes],
+    sink: EventSink,
+    started: tuple[Step, Callable[[], None]] | None,
+) -> None:
     poll = select.poll()
     for fd in streams:
         poll.register(fd, select.POLLIN | select.POLLHUP)
+    channel = -1 if started is None else started[0].fileno()
+    if channel >= 0:
+        poll.register(channel, select.POLLIN | select.POLLHUP)
     open_streams = dict(streams)
     unfinished = b""
     while open_streams:
         for fd, _ in poll.poll():
+            if started is not None and fd == channel:
+                step, on_ready = started
+                poll.unregister(channel)
+                step.receive()  # it is ready, or will never be
+                on_ready()
+                started = None
+                continue
             data = os.read(fd, READ_SIZE)
             if not data:
                 poll.unregister(fd)

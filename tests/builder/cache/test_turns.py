@@ -106,3 +106,28 @@ def test_turn_that_cannot_be_kept_is_no_error(tmp_path: Path) -> None:
     (tmp_path / FOLDER).touch()
     with Turns(tmp_path).taken("name", tell=pytest.fail):
         pass
+
+
+def test_turn_that_is_free_is_taken_at_once(tmp_path: Path) -> None:
+    """It is a turn like others until it is given back."""
+    turns = Turns(tmp_path)
+    with turns.take_if_free("a"):
+        is_locked = (tmp_path / FOLDER / "a").exists()
+        with turns.take_if_free("a"):
+            pass
+        is_still_locked = (tmp_path / FOLDER / "a").exists()
+
+    assert is_locked
+    assert is_still_locked
+    assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+def test_turn_that_another_process_has_is_not_waited_for(tmp_path: Path) -> None:
+    """Who asks goes on without it, and takes nothing away."""
+    process = hold(tmp_path)
+    with Turns(tmp_path).take_if_free("name"):
+        pass
+    is_there = (tmp_path / FOLDER / "name").exists()
+    process.communicate()
+
+    assert is_there

@@ -1,0 +1,247 @@
+"""Which vertex is carried out when: with work that only waits and is told to go on."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+
+import pytest
+
+from builder.plan.graph import EmptyFileSystem, Vertex
+from builder.solve.schedule import MOST_BEGUN, Begun, Early, Schedule
+
+PATIENCE = 20
+"""Seconds after which a test that hangs is given up."""
+
+
+def vertex(name: str, parent: Vertex | None = None) -> Vertex:
+    """Make a vertex; its digest is its name, so that two of them differ."""
+    made = Vertex(op=EmptyFileSystem(), parent=parent, name=name, text=name, stage="")
+    object.__setattr__(made, "digest", name)
+    return made
+
+
+def chain(count: int) -> list[Vertex]:
+    """Make vertices each on the one before, named by their numbers."""
+    made: list[Vertex] = []
+    for number in range(count):
+        made.append(vertex(str(number), made[-1] if made else None))
+    return made
+
+
+class Fake:
+    """Work in two parts for every vertex; notes what happens, and waits where a test says so."""
+
+    def __init__(self, *, late: tuple[str, ...] = ()) -> None:
+        self.late = late
+        self.log: list[str] = []
+        self.solved: set[str] = set()
+        self.gates: dict[str, threading.Event] = {}
+        self.failures: dict[str, Exception] = {}
+        self.canceled = threading.Event()
+        self._changed = threading.Condition()
+
+    def hold(self, *moments: str) -> None:
+        """Wait at these moments until they are let go."""
+        self.gates.update({moment: threading.Event() for moment in moments})
+
+    def let_go(self, moment: str) -> None:
+        """Let a moment that is held go on."""
+        self.gates[moment].set()
+
+    def until(self, *moments: str) -> None:
+        """Wait until all these have come."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: set(moments) <= set(self.log), PATIENCE), self.log
+
+    def begin(self, vertex: Vertex, early: Early | None) -> Begun:
+        """Note it, and whether it is early."""
+        self._come(f"{'early' if early else 'begin'} {vertex.name}")
+        if early is not None:
+            assert early.below.vertex is vertex.parent
+        return Begun(vertex, None, (), ExitStack(), early.below if early else None)
+
+    def begins_early(self, vertex: Vertex, _below: Begun) -> bool:
+        """Say what the test says."""
+        return vertex.name not in self.late
+
+    def finish(self, begun: Begun) -> None:
+        """Note it once what is below is finished."""
+        with begun.held:
+            if begun.below is not None:
+                begun.below.over.wait(PATIENCE)
+            if begun.below is None or begun.below.vertex.digest in self.solved:
+                self._come(f"finish {begun.vertex.name}")
+                self.solved.add(begun.vertex.digest)
+
+    def is_solved(self, vertex: Vertex) -> bool:
+        """Tell what was finished."""
+        return vertex.digest in self.solved
+
+    def cancel(self) -> None:
+        """Let everything go that is begun."""
+        self.canceled.set()
+        for moment, gate in self.gates.items():
+            if not moment.startswith("finish"):
+                gate.set()
+
+    def _come(self, moment: str) -> None:
+        with self._changed:
+            self.log.append(moment)
+            self._changed.notify_all()
+        if moment in self.gates:
+            assert self.gates[moment].wait(PATIENCE), moment
+        if moment in self.failures:
+            raise self.failures[moment]
+
+
+class Running:
+    """A schedule that runs beside the test."""
+
+    def __init__(self, vertices: list[Vertex], work: Fake, jobs: int) -> None:
+        self._error: BaseException | None = None
+        self._schedule = Schedule(vertices, work, jobs=jobs)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Wait for its end, and raise what it raises."""
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._schedule.run()
+        except BaseException as error:  # noqa: BLE001  raised by `end`
+            self._error = error
+
+
+def test_vertex_begins_before_the_one_below_is_finished() -> None:
+    """The order of what is finished is that of the chain all the same."""
+    work = Fake()
+    work.hold("finish 0")
+    running = Running(chain(3), work, jobs=1)
+    work.until("early 1", "early 2", "finish 0")
+    work.let_go("finish 0")
+    running.end()
+
+    assert [moment for moment in work.log if moment.startswith("finish")] == ["finish 0", "finish 1", "finish 2"]
+
+
+def test_vertex_that_may_not_begin_early_waits() -> None:
+    """It begins as any other, when what it is made on is solved."""
+    work = Fake(late=("1",))
+    Running(chain(2), work, jobs=2).end()
+
+    assert work.log == ["begin 0", "finish 0", "begin 1", "finish 1"]
+
+
+def test_only_one_vertex_begins_early_on_another() -> None:
+    """The others wait, so that nobody has to know of many."""
+    base = vertex("base")
+    work = Fake()
+    work.hold("finish base")
+    running = Running([base, vertex("a", base), vertex("b", base)], work, jobs=2)
+    work.until("early a")
+    work.let_go("finish base")
+    running.end()
+
+    assert "begin b" in work.log
+    assert work.log.index("begin b") > work.log.index("finish base")
+
+
+def test_fast_vertices_do_not_pile_up() -> None:
+    """So many are not finished, and no more begin."""
+    work = Fake()
+    work.hold("finish 0")
+    running = Running(chain(MOST_BEGUN + 3), work, jobs=4)
+    work.until(f"early {MOST_BEGUN - 1}", "finish 0")
+    begun = len(work.log)
+    work.let_go("finish 0")
+    running.end()
+
+    assert begun == MOST_BEGUN + 1
+    assert f"early {MOST_BEGUN + 2}" in work.log
+
+
+def test_vertices_beside_each_other_are_limited_by_jobs() -> None:
+    """Two at once are no three."""
+    work = Fake()
+    work.hold("begin a", "begin b")
+    running = Running([vertex("a"), vertex("b"), vertex("c")], work, jobs=2)
+    work.until("begin a", "begin b")
+    begun = list(work.log)
+    work.let_go("begin a")
+    work.let_go("begin b")
+    running.end()
+
+    assert sorted(begun) == ["begin a", "begin b"]
+    assert "begin c" in work.log
+
+
+def test_what_is_below_a_failed_vertex_is_finished() -> None:
+    """The layer is worth keeping: the next build goes on there. The failure waits for it."""
+    work = Fake()
+    work.hold("finish 0")
+    work.failures["early 1"] = ValueError("of 1")
+    running = Running(chain(3), work, jobs=1)
+    work.until("early 1")
+    assert work.canceled.wait(PATIENCE)
+    work.let_go("finish 0")
+
+    with pytest.raises(ValueError, match="of 1"):
+        running.end()
+    assert work.solved == {"0"}
+    assert "early 2" not in work.log
+
+
+def test_vertex_that_cannot_be_finished_ends_what_has_begun_on_it() -> None:
+    """Its error is the one that is raised, and nothing above is finished."""
+    work = Fake()
+    work.hold("finish 0", "early 1")
+    work.failures["finish 0"] = ValueError("of 0")
+    work.failures["early 1"] = ValueError("killed")
+    running = Running(chain(3), work, jobs=1)
+    work.until("early 1", "finish 0")
+    work.let_go("finish 0")
+
+    with pytest.raises(ValueError, match="of 0"):
+        running.end()
+    assert work.canceled.is_set()
+    assert work.solved == set()
+
+
+def test_vertex_above_one_that_cannot_be_finished_is_not_finished() -> None:
+    """Also if it has come to its own end by then."""
+    work = Fake()
+    work.hold("finish 0")
+    work.failures["finish 0"] = ValueError("of 0")
+    running = Running(chain(2), work, jobs=2)
+    work.until("early 1", "finish 0")
+    work.let_go("finish 0")
+
+    with pytest.raises(ValueError, match="of 0"):
+        running.end()
+    assert "finish 1" not in work.log
+
+
+def test_turn_is_given_back_when_the_early_vertex_is_over() -> None:
+    """It is given back once, by whoever comes last: the step, or who has taken the turn for it."""
+    given_back: list[str] = []
+
+    def turn(name: str) -> ExitStack:
+        stack = ExitStack()
+        stack.callback(given_back.append, name)
+        return stack
+
+    early = Early(vertex("a"), Begun(vertex("b"), None, (), ExitStack()))
+    early.give_turn(turn("first"))
+    before = list(given_back)
+    early.end()
+    early.give_turn(turn("second"))
+    early.end()
+
+    assert before == []
+    assert given_back == ["first", "second"]
