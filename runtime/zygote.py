@@ -225,9 +225,10 @@ class Zygote:
         if self._control is None:
             raise SandboxError("the process that starts steps is not running")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, open(os.memfd_create("pybuild-step", os.MFD_CLOEXEC), "w+", encoding="ascii") as memory:
-            json.dump(spec.to_json(), memory)
-            memory.flush()
+        with theirs, open(os.memfd_create("pybuild-step", os.MFD_CLOEXEC), "wb", buffering=0) as memory:
+            memory.write(
+                json.dumps(spec.to_json()).encode("ascii")
+            )  # at once: json.dump encodes piece by piece in Python
             streams = [fd for fd in (stdout, stderr, stdin, network_namespace) if fd is not None]
             try:
                 socket.send_fds(self._control, [spec.network.encode()], [theirs.fileno(), memory.fileno(), *streams])

@@ -60,12 +60,12 @@ def stack() -> Iterator[ExitStack]:
         yield opened
 
 
-def read_until(process: subprocess.Popen[bytes], word: bytes) -> bytes:
-    """Read what a build shows up to a line that ends with a word."""
+def read_until(process: subprocess.Popen[bytes], *words: bytes) -> bytes:
+    """Read what a build shows up to a line that ends with one of some words."""
     shown = b""
     for line in process.stderr:
         shown += line
-        if line.rstrip().endswith(word):
+        if line.rstrip().endswith(words):
             return shown
     raise AssertionError(shown.decode())
 

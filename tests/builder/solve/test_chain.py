@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from runtime.snapshots.snapshotter import Active
 
 PATIENCE = 20
+A_WHILE = 0.5
+"""Seconds in which something would happen that must not; nothing is asserted of how long anything takes."""
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_tree_is_not_moved_while_it_is_opened(snapshots: Snapshots) -> None:
     (path,) = Chain((), (upper,)).opening(opening)
     committing = threading.Thread(target=upper.commit, args=("name",))
     committing.start()
-    committing.join(0.05)
+    committing.join(A_WHILE)
     read = (path / "file").read_text()
     opening.close()
     committing.join(PATIENCE)
