@@ -168,7 +168,7 @@ class Build:
             BuildError, SandboxError, RegistryError: the build failed; nothing is tagged.
         """
         try:
-            self._solver.run(zygote, jobs=self._request.jobs, on_failure=on_failure)
+            self._solver.run(zygote, jobs=self._request.jobs, is_limit=self._request.limits_jobs, on_failure=on_failure)
             self._store.state.put_past(name_place(self._request), self._solver.steps())
             image = self._exporter.image()
             self._exporter.write()

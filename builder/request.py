@@ -191,7 +191,8 @@ class BuildRequest:
     the stages of `--no-cache-filter`. *explain_cache* has every step say whether the cache had it, and why not.
     *ulimits* are name, soft and hard limit, -1 for no limit. *allow* holds entitlements (`builder.plan.entitlements`),
     with that for the host's network if *network* is `host`; *devices* says of the one for devices what it covers.
-    *recorded* is how much of a provenance the result tells of itself, None for nothing.
+    *recorded* is how much of a provenance the result tells of itself, None for nothing. *jobs* is how many steps run at
+    once, and how many threads make a layer; *limits_jobs* says that there are no more steps while processors are idle.
     """
 
     context: Path | str
@@ -231,6 +232,7 @@ class BuildRequest:
     sbom: SbomRequest | None = None
     recorded: ProvenanceMode | None = None
     jobs: int = 2
+    limits_jobs: bool = True
 
 
 def is_attested(request: BuildRequest) -> bool:

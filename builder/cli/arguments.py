@@ -444,7 +444,11 @@ def _add_steps(parser: Parser) -> None:
         "/etc/buildkit/cdi)",
     )
     _add_isolation(steps)
-    steps.add_argument("--jobs", metavar="N", help="Steps that run at the same time (default: processors)")
+    steps.add_argument(
+        "--jobs",
+        metavar="N",
+        help="Steps that run at the same time (default: one for each processor, more while they are idle)",
+    )
     steps.add_argument("--on", metavar="error", help="When a RUN fails, open a shell where it did; needs a terminal")
     steps.add_argument("--invoke", metavar="COMMAND", help="What to run then (default: /bin/sh); implies --on error")
 
@@ -542,7 +546,11 @@ def _bake_parser() -> Parser:
     result.add_argument("--metadata-file", metavar="FILE", help="Write what was built to a JSON file, by target")
     steps = parser.add_argument_group("How steps run")
     _add_isolation(steps)
-    steps.add_argument("--jobs", metavar="N", help="Steps that run at the same time (default: processors)")
+    steps.add_argument(
+        "--jobs",
+        metavar="N",
+        help="Steps that run at the same time (default: one for each processor, more while they are idle)",
+    )
     cache = parser.add_argument_group("Cache and registries")
     cache.add_argument("--no-cache", action="store_true", help="Run every step: --set *.no-cache=true")
     cache.add_argument("--pull", action="store_true", help="Ask the registry for newer base images")

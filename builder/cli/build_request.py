@@ -138,6 +138,7 @@ def parse_build(
         sbom=sbom,
         recorded=_parse_recorded(arguments, environment),
         jobs=_parse_jobs(arguments.jobs),
+        limits_jobs=arguments.jobs is not None,
     )
 
 

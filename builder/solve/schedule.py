@@ -1,7 +1,7 @@
 """Which vertex is carried out when, and by which thread.
 
 A vertex is *ready* when all its inputs are solved. Up to `jobs` of them are carried out at the same time, each by a
-worker. One that is carried out in two parts, as a RUN is, gives its worker back after the first, when it has *begun*;
+worker; where that number is no limit that somebody set, more while processors are idle. One that is carried out in two parts, as a RUN is, gives its worker back after the first, when it has *begun*;
 a *finisher*, a thread of another kind, does the rest.
 
 The worker may then go on with a vertex above that need not wait for the rest, which is *early*. There is at most one
@@ -15,18 +15,24 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol
+
+from builder.solve.idle import INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from builder.plan.graph import Vertex
     from builder.solve.commands import Ended
+    from builder.solve.idle import IdleProcessors
     from builder.solve.questions import Question
 
 MOST_BEGUN: Final = 4
 """How many vertices may have begun and not be finished when another one begins early."""
+
+MOST_PER_JOB: Final = 8
+"""How many times `jobs` are carried out at once, however idle the processors are: each step takes memory."""
 
 
 class Begun:
@@ -112,15 +118,17 @@ class Schedule:
         left: those that are not solved.
         work: what is done with them.
         jobs: how many at once.
+        idle: says how many more may be begun meanwhile; None for no more.
     """
 
-    def __init__(self, left: Sequence[Vertex], work: Work, *, jobs: int) -> None:
+    def __init__(self, left: Sequence[Vertex], work: Work, *, jobs: int, idle: IdleProcessors | None = None) -> None:
         self._work = work
+        self._idle = idle
         self._waiting = {vertex.digest: vertex for vertex in left}
         self._unsolved = len(left)
         self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._workers = _Threads("step", max(1, jobs))
-        self._finishers = _Threads("layer", max(1, jobs))
+        self._workers = _Threads("step", jobs)
+        self._finishers = _Threads("layer", jobs)
         self._changed = threading.Condition()
         self._begun = 0
         self._stopped = False
@@ -133,7 +141,7 @@ class Schedule:
         try:
             self._start_ready()
             while self._unsolved:
-                error = self._outcomes.get()
+                error = self._next_outcome()
                 if error is not None:
                     raise error
                 self._unsolved -= 1
@@ -153,6 +161,15 @@ class Schedule:
                 del self._waiting[vertex.digest]
         for vertex in ready:
             self._workers.submit(partial(self._carry_out, vertex))
+
+    def _next_outcome(self) -> BaseException | None:
+        """Wait until a vertex is solved, or has failed with the error that is given."""
+        while self._idle is not None and self._workers.have_too_much:
+            try:
+                return self._outcomes.get(timeout=INTERVAL)
+            except Empty:
+                self._workers.help(self._idle.count())
+        return self._outcomes.get()
 
     def _stop(self) -> None:
         with self._changed:
@@ -216,7 +233,8 @@ class Schedule:
 class _Threads:
     """Threads that do what they are given in that order, each started when there is more to do than there are others.
 
-    Smaller than `concurrent.futures`, which takes some milliseconds to be loaded, and longer to tell what is done.
+    *Helpers* are further ones, each for one thing that waits. Smaller than `concurrent.futures`, which takes some
+    milliseconds to be loaded, and longer to tell what is done.
     """
 
     def __init__(self, name: str, most: int) -> None:
@@ -224,8 +242,14 @@ class _Threads:
         self._most = most
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._helpers: list[threading.Thread] = []
         self._guard = threading.Lock()
         self._free = 0
+
+    @property
+    def have_too_much(self) -> bool:
+        """Whether something waits for a thread."""
+        return self._free < 0
 
     def submit(self, task: Callable[[], None]) -> None:
         """Have something done that raises nothing."""
@@ -233,20 +257,47 @@ class _Threads:
             self._free -= 1
             if self._free < 0 and len(self._threads) < self._most:
                 self._free += 1
-                thread = threading.Thread(target=self._run, name=self._name)
-                self._threads.append(thread)
-                thread.start()
+                self._threads.append(self._start(self._run))
         self._tasks.put(task)
+
+    def help(self, count: int) -> None:
+        """Have up to *count* of the things that wait done by helpers."""
+        with self._guard:
+            self._helpers = [helper for helper in self._helpers if helper.is_alive()]
+            count = min(count, -self._free, self._most * (MOST_PER_JOB - 1) - len(self._helpers))
+            for _ in range(count):
+                self._free += 1
+                self._helpers.append(self._start(self._run_one))
 
     def close(self) -> None:
         """Return when all is done."""
         for _ in self._threads:
             self._tasks.put(None)
-        for thread in self._threads:
+        for thread in (*self._threads, *self._helpers):
             thread.join()
+
+    def _start(self, run: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=run, name=self._name)
+        thread.start()
+        return thread
 
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:
             task()
             with self._guard:
                 self._free += 1
+
+    def _run_one(self) -> None:
+        """Do one thing; a thread that is free by now may be quicker."""
+        try:
+            task = self._tasks.get_nowait()
+        except Empty:
+            task = None
+        else:
+            if task is None:
+                self._tasks.put(None)
+        if task is not None:
+            task()
+        else:
+            with self._guard:
+                self._free -= 1

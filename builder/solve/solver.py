@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from builder.solve.failed_step import FailedStep
     from builder.solve.imported_cache import ImportedCaches
     from builder.solve.layer import LayerMaker
-    from builder.solve.schedule import Begun, Early
+    from builder.solve.schedule import Begun, Early, Schedule
     from builder.store import Store
     from registry.oci.digest import Digest
     from runtime.zygote import Zygote
@@ -211,7 +211,14 @@ class Solver:
         """Give the vertices that have no answer yet."""
         return tuple(vertex for vertex in self._vertices if vertex.digest not in self._results)
 
-    def run(self, zygote: Zygote | None, *, jobs: int, on_failure: Callable[[FailedStep], None] | None = None) -> None:
+    def run(
+        self,
+        zygote: Zygote | None,
+        *,
+        jobs: int,
+        is_limit: bool = True,
+        on_failure: Callable[[FailedStep], None] | None = None,
+    ) -> None:
         """Carry out what is left, up to *jobs* vertices at once.
 
         The first failure ends the running steps and is raised when all have stopped.
@@ -219,27 +226,34 @@ class Solver:
         Args:
             zygote: starts steps; None if none are left.
             jobs: how many vertices at once.
+            is_limit: never more than that, also while processors are idle.
             on_failure: shown the RUN whose failure that is, before it is raised.
         """
         self._is_running = True
         left = self.left()
         if left:
-            self._run_left(left, zygote, jobs, on_failure)
+            from builder.solve.idle import IdleProcessors  # noqa: PLC0415  a build that is cached carries nothing out
+            from builder.solve.schedule import Schedule  # noqa: PLC0415  as above
+
+            schedule = Schedule(left, self, jobs=jobs, idle=None if is_limit else IdleProcessors())
+            self._run_left(left, schedule, zygote, on_failure)
         if self._used:
             self._store.state.touch_records(self._used)
 
     def _run_left(
-        self, left: Sequence[Vertex], zygote: Zygote | None, jobs: int, on_failure: Callable[[FailedStep], None] | None
+        self,
+        left: Sequence[Vertex],
+        schedule: Schedule,
+        zygote: Zygote | None,
+        on_failure: Callable[[FailedStep], None] | None,
     ) -> None:
-        from builder.solve.schedule import Schedule  # noqa: PLC0415  a build that is cached carries nothing out
-
         ops = [vertex.op for vertex in left if isinstance(vertex.op, RunCommand)]
         try:
             if ops:
                 self._commands = self._open_commands(zygote, keeps_failed=on_failure is not None)
                 if any(op.network == "default" for op in ops):
                     self._commands.prepare_networks()
-            Schedule(left, self, jobs=jobs).run()
+            schedule.run()
         except BuildError as error:
             failed = self._commands.find_failed(error) if self._commands is not None else None
             if failed is not None and on_failure is not None:

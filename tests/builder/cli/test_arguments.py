@@ -61,6 +61,8 @@ def test_build_without_options_is_the_current_folder(context):
     assert request.outputs == (Output(type=OutputType.IMAGE),)
     assert request.compression == Compression(kind="gzip")
     assert request.jobs >= 1
+    assert not request.limits_jobs
+    assert _parse(context, "--jobs", "1").limits_jobs
     assert (request.dockerfile, request.dockerfile_text, request.target) == (None, None, None)
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from builder.plan.graph import EmptyFileSystem, Vertex
-from builder.solve.schedule import MOST_BEGUN, Begun, Early, Schedule
+from builder.solve.schedule import MOST_BEGUN, MOST_PER_JOB, Begun, Early, Schedule
 
 PATIENCE = 20
 """Seconds after which a test that hangs is given up."""
@@ -103,12 +103,25 @@ class Fake:
             raise self.failures[moment]
 
 
+class Idle:
+    """Says that so many processors are idle, each time it is asked."""
+
+    def __init__(self, count: int) -> None:
+        self.answer = count
+        self.was_asked = threading.Event()
+
+    def count(self) -> int:
+        """Say it."""
+        self.was_asked.set()
+        return self.answer
+
+
 class Running:
     """A schedule that runs beside the test."""
 
-    def __init__(self, vertices: list[Vertex], work: Fake, jobs: int) -> None:
+    def __init__(self, vertices: list[Vertex], work: Fake, jobs: int, idle: Idle | None = None) -> None:
         self._error: BaseException | None = None
-        self._schedule = Schedule(vertices, work, jobs=jobs)
+        self._schedule = Schedule(vertices, work, jobs=jobs, idle=idle)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -187,6 +200,42 @@ def test_vertices_beside_each_other_are_limited_by_jobs() -> None:
 
     assert not is_too_many
     assert "begin c" in work.log
+
+
+def test_more_vertices_begin_while_processors_are_idle() -> None:
+    """Each of those that begin so is the last of its thread; the limit holds again for those that follow."""
+    work, idle = Fake(), Idle(1)
+    names = [str(number) for number in range(2 * MOST_PER_JOB)]
+    work.hold(*(f"begin {name}" for name in names))
+    running = Running([vertex(name) for name in names], work, jobs=1, idle=idle)
+    most = names[:MOST_PER_JOB]
+    work.until(*(f"begin {name}" for name in most))
+    is_too_many = work.comes(f"begin {names[MOST_PER_JOB]}")
+    idle.answer = 0
+    for name in most:
+        work.let_go(f"begin {name}")
+    work.until(*(f"finish {name}" for name in most), f"begin {names[MOST_PER_JOB]}")
+    is_limited = not work.comes(f"begin {names[MOST_PER_JOB + 1]}")
+    for name in names[MOST_PER_JOB:]:
+        work.let_go(f"begin {name}")
+    running.end()
+
+    assert not is_too_many
+    assert is_limited
+    assert {f"finish {name}" for name in names} <= set(work.log)
+
+
+def test_nobody_looks_at_processors_while_nothing_waits() -> None:
+    """A build that has a thread for each vertex sleeps until one is done."""
+    work, idle = Fake(), Idle(2)
+    work.hold("begin a")
+    running = Running([vertex("a")], work, jobs=1, idle=idle)
+    work.until("begin a")
+    looked = idle.was_asked.wait(A_WHILE)
+    work.let_go("begin a")
+    running.end()
+
+    assert not looked
 
 
 def test_what_is_below_a_failed_vertex_is_finished() -> None:
