@@ -1,6 +1,7 @@
 """Doing once what several builds want at the same time.
 
-A *turn* is the right to make what a name stands for: the layer of a cache key, the snapshot of a chain_id. Who wants it
+A *turn* is the right to make what a name stands for: the layer of a cache key, or of an operation whose key is not
+known before, the snapshot of a chain_id. Who wants it
 while another thread or process has it waits, and then looks for what was made; if the other failed, or was killed, it
 makes it itself. Locks are those of flock(2), so a turn ends with its process, and needs no clock to tell that it did.
 
@@ -9,7 +10,8 @@ makes it itself. Locks are those of flock(2), so a turn ends with its process, a
 Nobody waits in a circle, within a process or between several. Whatever a thread waits for while it holds something has
 a higher rank than all that it holds:
 
-    1. the turn of a vertex, taken when all its inputs are solved; a thread has one at a time
+    1. the turn of a vertex, taken when all its inputs are solved; a thread has one at a time, and gives that of an
+       operation back before it takes that of a key
     2. cache mounts, taken by a step in the order of their keys, and the making of their trees
     3. the turn of a snapshot, one at a time and given back before the next
     4. the turn of fetching a base image

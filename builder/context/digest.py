@@ -23,7 +23,7 @@ from builder.context.walk import Opener, changed_error
 from runtime.layers.xattrs import CAPABILITY, layer_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from builder.context.fingerprint import FingerprintRow, Fingerprints
     from builder.context.select import Selected, Selection
@@ -85,6 +85,7 @@ def digest_selection(
     now_ns: int,
     listed: list[ListedSource] | None = None,
     at_sight: bool = True,
+    copied: FileDigests | None = None,
 ) -> tuple[tuple[str, str], ...]:
     """Digest each source of *selection*.
 
@@ -95,6 +96,8 @@ def digest_selection(
         now_ns: the time, before any file is read.
         listed: takes what the digest of each source was made of, unless all were known at sight.
         at_sight: whether what lstat says of a source is enough, if it is known, and is remembered if it is not.
+        copied: digests of files that were read since *now_ns* on their way into a layer. What is known from before
+            does not count then, and young ones among them are read once more (`SourceRoot.young`).
 
     Returns:
         For each source its last name and the digest as 64 hex digits, in order.
@@ -110,10 +113,10 @@ def digest_selection(
     if seen is not None:
         keep_owner = root is not None and root.keep_owner
         sights = [_digest_sight(source, keep_owner=keep_owner) for source in sources]
-        known = [digest for digest in map(seen.find_sight, sights) if digest is not None]
-        digests = known if len(known) == len(sources) else None
+        known = [] if copied is not None else [one for one in map(seen.find_sight, sights) if one is not None]
+        digests = known if copied is None and len(known) == len(sources) else None
     if digests is None:
-        digests = _digest_sources(root, sources, fingerprints, now_ns, listed)
+        digests = _digest_sources(root, sources, fingerprints, now_ns, listed, copied)
         if seen is not None:
             for source, sight, digest in zip(sources, sights, digests, strict=True):
                 if not any(is_racy(found[1], now_ns) for found in _regular_files(source)):
@@ -134,10 +137,11 @@ def _digest_sources(
     fingerprints: Fingerprints | None,
     now_ns: int,
     listed: list[ListedSource] | None,
+    copied: FileDigests | None,
 ) -> list[str]:
     if root is None or not sources:
         return []
-    digests = _file_digests(root, sources, fingerprints, now_ns)
+    digests = _file_digests(root, sources, fingerprints, now_ns, copied)
     answers = []
     for source in sources:
         records = _records(source, digests, keep_owner=root.keep_owner)
@@ -209,7 +213,7 @@ class CheckedFile:
             pass
         digest = self._state.digest()
         if self._found.stat.st_mode & 0o111:
-            digest = _with_capability(digest, read_capability(self._fd))
+            digest = add_capability(digest, read_capability(self._fd))
         if digest != self._digest:
             raise changed_error(self._root, self._found.path)
 
@@ -255,7 +259,8 @@ def _stamps(selection: Selection) -> Iterator[tuple[bytes, tuple[object, ...]]]:
                 yield path, (status.st_mode, status.st_ino, size, *times, linkname)
 
 
-def _with_capability(digest: bytes, capability: bytes | None) -> bytes:
+def add_capability(digest: bytes, capability: bytes | None) -> bytes:
+    """Give the digest of a file from that of its bytes."""
     return digest if capability is None else hashlib.sha256(b"capability" + digest + capability).digest()
 
 
@@ -336,7 +341,11 @@ def _records(source: Selected, digests: FileDigests, *, keep_owner: bool) -> byt
 
 
 def _file_digests(
-    root: SourceRoot, sources: Iterable[Selected], fingerprints: Fingerprints | None, now_ns: int
+    root: SourceRoot,
+    sources: Iterable[Selected],
+    fingerprints: Fingerprints | None,
+    now_ns: int,
+    copied: FileDigests | None,
 ) -> FileDigests:
     """Find the digest of every regular file, reading only those that are unknown."""
     files: dict[tuple[int, int], Found] = {}
@@ -345,7 +354,10 @@ def _file_digests(
             status = found[1]
             files.setdefault((status.st_dev, status.st_ino), found)
     digests: FileDigests = {}
-    if fingerprints is not None and files:
+    if copied is not None:
+        digests.update(copied)
+        _check_copied(root, files, copied, now_ns)
+    elif fingerprints is not None and files:
         known = fingerprints.load(files.keys())
         for key, found in files.items():
             print_ = known.get(key)
@@ -355,14 +367,13 @@ def _file_digests(
                 if status.st_size == size and status.st_mtime_ns == mtime_ns and status.st_ctime_ns == ctime_ns:
                     digests[key] = digest
     unknown = [found for key, found in files.items() if key not in digests] if digests else list(files.values())
-    if not unknown:
-        return digests
-    read = _hash_files(root, unknown)
+    digests.update(zip(map(_key, unknown), _hash_files(root, unknown), strict=True))
+    new = unknown if copied is None else files.values()
     rows: list[FingerprintRow] = []
     young = root.young
-    for found, digest in zip(unknown, read, strict=True):
+    for found in new:
         status = found.stat
-        digests[status.st_dev, status.st_ino] = digest
+        digest = digests[status.st_dev, status.st_ino]
         if is_racy(status, now_ns):
             if young is not None:
                 young[status.st_dev, status.st_ino] = digest
@@ -371,6 +382,20 @@ def _file_digests(
     if fingerprints is not None and rows:
         fingerprints.store(rows)
     return digests
+
+
+def _check_copied(root: SourceRoot, files: Mapping[tuple[int, int], Found], copied: FileDigests, now_ns: int) -> None:
+    """Make sure that no file was written to while it was copied, where its stamps might not show it."""
+    if root.young is None:
+        return
+    young = [found for key, found in files.items() if key in copied and is_racy(found.stat, now_ns)]
+    for found, digest in zip(young, _hash_files(root, young), strict=True):
+        if digest != copied[_key(found)]:
+            raise changed_error(root, found.path)
+
+
+def _key(found: Found) -> tuple[int, int]:
+    return found.stat.st_dev, found.stat.st_ino
 
 
 def _hash_files(root: SourceRoot, files: Sequence[Found]) -> list[bytes]:
@@ -421,7 +446,7 @@ def _hash_chunk(root: SourceRoot, files: Sequence[Found], digests: list[bytes], 
                 if count != size:
                     raise changed_error(root, found[0])
                 if found[1].st_mode & 0o111:
-                    digest = _with_capability(digest, read_capability(fd))
+                    digest = add_capability(digest, read_capability(fd))
                 digests[at] = digest
             finally:
                 close(fd)

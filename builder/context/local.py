@@ -22,7 +22,7 @@ from builder.source import SourceFile, Span
 from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
-    from builder.context.digest import ListedSource
+    from builder.context.digest import FileDigests, ListedSource
     from builder.context.fingerprint import Fingerprints
 
 DEFAULT_NAMES = ("Dockerfile", "dockerfile")
@@ -162,14 +162,23 @@ def digest_files(
     span: Span | None,
     listed: list[ListedSource] | None = None,
     at_sight: bool = True,
+    copied: FileDigests | None = None,
+    now_ns: int | None = None,
 ) -> str:
-    """Give the content digest of a selection as one text; see `digest_selection`.
+    """Give the content digest of a selection as one text; see `digest_selection`. *now_ns* None is the present.
 
     Raises:
         ContextError: a file cannot be read; at *span*, the instruction that names it.
     """
     try:
-        digests = digest_selection(selection, fingerprints, now_ns=time.time_ns(), listed=listed, at_sight=at_sight)
+        digests = digest_selection(
+            selection,
+            fingerprints,
+            now_ns=time.time_ns() if now_ns is None else now_ns,
+            listed=listed,
+            at_sight=at_sight,
+            copied=copied,
+        )
     except ContextError as error:
         error.span = error.span or span
         raise

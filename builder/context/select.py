@@ -65,6 +65,11 @@ class Selection:
     sources: tuple[Selected | InlineFile, ...]
 
 
+def has_file(selection: Selection) -> bool:
+    """Tell whether an argument names a file itself, not only directories."""
+    return any(isinstance(source, Selected) and not source.is_directory for source in selection.sources)
+
+
 def select_sources(
     root: SourceRoot,
     arguments: Sequence[str],

@@ -10,6 +10,7 @@ from builder.image.assemble import Layer
 from registry.oci.digest import Digest
 
 if TYPE_CHECKING:
+    from builder.context.digest_copied import CopiedSelection
     from builder.context.walk import SourceRoot
     from builder.solve.ops.place import PlacedEntry
     from builder.store import Store
@@ -62,12 +63,16 @@ class LayerMaker:
             clamped=None if clamped is None else Digest(f"sha256:{clamped.hexdigest()}"),
         )
 
-    def make_placed(self, placed: Iterable[PlacedEntry], *, root: SourceRoot | None) -> Layer:
-        """Write one layer of placed entries, reading contents below *root*."""
+    def make_placed(
+        self, placed: Iterable[PlacedEntry], *, root: SourceRoot | None, copied: CopiedSelection | None = None
+    ) -> Layer:
+        """Write one layer of placed entries, reading contents below *root*, and finish what *copied* digests."""
         from builder.solve.ops.place import write_entries  # noqa: PLC0415  a build that is cached makes no layer
 
         def write(archive: ArchiveWriter, note: Callable[[Entry], None]) -> None:
-            write_entries(_noted(placed, note), archive, root=root)
+            write_entries(_noted(placed, note), archive, root=root, digests=copied.files if copied else None)
+            if copied is not None:
+                copied.finish()
 
         return self.make(write)
 

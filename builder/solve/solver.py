@@ -1,7 +1,8 @@
 """Carrying out a plan: what the cache knows, and then the steps that are left.
 
 A vertex is answered by *key*. Its cheap key is known from the plan and the content (chain_id) of its parent and
-sources alone; a COPY from another stage that misses it gets a second chance by the content of what it selects, so that
+sources alone. Where no record is of the same operation, what a COPY takes of a context is digested only while it is
+copied. A COPY from another stage that misses it gets a second chance by the content of what it selects, so that
 a stage that was built again and gave the same files leaves the COPY cached.
 
 `probe` answers what it can without any namespace. `run` does the rest, independent vertices at the same time.
@@ -18,6 +19,7 @@ from builder.cache.fingerprints import StoredFingerprints
 from builder.cache.key import Ingredient, derive_key
 from builder.cache.state import Record
 from builder.context.local import LocalContext, digest_files
+from builder.context.select import has_file
 from builder.errors import BuildError, StateDamagedError
 from builder.events import EventSink, VertexCompleted, VertexStarted, VertexStatus
 from builder.image.assemble import Layer
@@ -362,6 +364,10 @@ class Solver:
             return self._start(vertex.op)
         if early is not None:
             return self._run_early(vertex, early)
+        if isinstance(vertex.op, CopyFiles) and self._can_copy_first(vertex):
+            made = self._copy_first(vertex, vertex.op)
+            if made is not None:
+                return made
         key, ingredients = self._key(vertex)
         with ExitStack() as held:
             if not vertex.no_cache:
@@ -397,7 +403,7 @@ class Solver:
         """Find a vertex's result without doing it."""
         if isinstance(vertex.op, EmptyFileSystem | BaseImage):
             return self._start(vertex.op)
-        if vertex.no_cache:
+        if vertex.no_cache or self._can_copy_first(vertex):
             return None
         key, ingredients = self._key(vertex)
         return self._recall(vertex, key, ingredients)
@@ -538,6 +544,46 @@ class Solver:
             case _:
                 raise AssertionError(f"needs no work: {vertex.name}")
         return self._keep(vertex, key, ingredients, layer)
+
+    def _can_copy_first(self, vertex: Vertex) -> bool:
+        """Tell whether a vertex copies files of a context whose digest nobody needs before: no record can answer it.
+
+        Not for what an archive may be among, since archives are read by who unpacks them; nor for what is fetched, or
+        comes from another vertex.
+
+        Raises:
+            ContextError: what it copies is not there.
+        """
+        op = vertex.op
+        if not isinstance(op, CopyFiles) or not op.paths or op.remotes or vertex.sources:
+            return False
+        if vertex.digest in self._digests:
+            return False
+        if not vertex.no_cache and (
+            self._imported is not None or self._store.state.knows_op(derive_key(op.ingredients()))
+        ):
+            return False
+        selection = self._select(vertex, op)
+        return not (op.unpack and has_file(selection))
+
+    def _copy_first(self, vertex: Vertex, op: CopyFiles) -> Result | None:
+        """Copy, and digest on the way what is copied; None if another build made a record of the same meanwhile."""
+        if vertex.no_cache:
+            return self._copy_and_digest(vertex, op)
+        name = derive_key([*op.ingredients(), *self._below(vertex)])
+        with self._file_systems.turns.taken(name, tell=partial(self._sink, _waiting(vertex))):
+            return self._copy_and_digest(vertex, op) if self._can_copy_first(vertex) else None
+
+    def _copy_and_digest(self, vertex: Vertex, op: CopyFiles) -> Result:
+        from builder.solve.ops.copy_files import copy_and_digest  # noqa: PLC0415  as in _carry_out
+
+        listed = self._listed[vertex.digest] = []
+        selection, tree = self._select(vertex, op), self._tree(op, self.result(vertex.parent))
+        copied = copy_and_digest(vertex, op, selection, tree, self._layers, self._fingerprints, listed)
+        self._digests[vertex.digest] = copied.digest
+        key, ingredients = self._key(vertex)
+        self._questions[vertex.digest] = Question(key, ingredients)
+        return self._keep(vertex, key, ingredients, copied.layer)
 
     def _copy_from(
         self, vertex: Vertex, op: CopyFiles, parent: FileSystem, key: str, ingredients: list[Ingredient]

@@ -1,4 +1,7 @@
-"""Files of the context that change while a build reads them: a build fails, or is right; no record ever lies."""
+"""Files of the context that change while a build reads them: a build fails, or is right; no record ever lies.
+
+A build that knows an operation digests its files before it copies them, one that does not while it does.
+"""
 
 from __future__ import annotations
 
@@ -84,6 +87,14 @@ def age(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(local.time, "time_ns", lambda: later() + 10 * RACY_NS)
 
 
+def make_known(workshop: Workshop, text: str, name: str) -> None:
+    """Have a build of other files with the same Dockerfile behind."""
+    path = workshop.context / name
+    path.write_bytes(b"other")
+    workshop.build(text)
+    path.unlink()
+
+
 class Intruder:
     """Changes a file when it is opened for the *number*th time: right after, when its stamps were looked at."""
 
@@ -126,9 +137,30 @@ def test_file_that_changes_while_it_is_read_fails_the_build(
 ) -> None:
     """The file is named, nothing is recorded, and the next build has what is there then."""
     path = workshop.context / "a"
+    make_known(workshop, TEXT, "a")
+    before = (workshop.store.state.records(), set(workshop.store.blobs.walk()))
     path.write_bytes(bytes(size))
     with monkeypatch.context() as patch:
         Intruder(patch, moment, lambda: change(path))
+        with pytest.raises(ContextError, match=r"file changed during the build in the build context .*: `/a`"):
+            workshop.build(TEXT)
+
+    assert (workshop.store.state.records(), set(workshop.store.blobs.walk())) == before
+    if path.exists():
+        assert content_of(workshop, workshop.build(TEXT)) == path.read_bytes()
+
+
+@pytest.mark.usefixtures("age")
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("change", [*IN_PLACE, replace, vanish])
+def test_file_that_changes_while_it_is_read_once_fails_the_build(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], size: int
+) -> None:
+    """The same holds where nothing is digested before it is copied."""
+    path = workshop.context / "a"
+    path.write_bytes(bytes(size))
+    with monkeypatch.context() as patch:
+        Intruder(patch, 1, lambda: change(path))
         with pytest.raises(ContextError, match=r"file changed during the build in the build context .*: `/a`"):
             workshop.build(TEXT)
 
@@ -145,6 +177,7 @@ def test_file_that_loses_its_name_while_it_is_read_is_what_was_digested(
 ) -> None:
     """An open file keeps its bytes, so the layer has those of its key; the next build has what is there then."""
     path = workshop.context / "a"
+    make_known(workshop, TEXT, "a")
     path.write_bytes(bytes(size))
     with monkeypatch.context() as patch:
         Intruder(patch, 2, lambda: change(path))
@@ -155,13 +188,17 @@ def test_file_that_loses_its_name_while_it_is_read_is_what_was_digested(
         assert content_of(workshop, workshop.build(TEXT)) == path.read_bytes()
 
 
-@pytest.mark.parametrize("moment", [1, 2], ids=["digested", "copied"])
+@pytest.mark.parametrize("is_known", [True, False], ids=["digested before", "digested once"])
+@pytest.mark.parametrize("moment", [1, 2], ids=["first", "second"])
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
 def test_young_file_is_compared_by_its_content(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, size: int, moment: int
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, size: int, moment: int, is_known: bool
 ) -> None:
-    """A change within one tick of the clock, which no stamp shows, is found all the same."""
+    """A change within one tick of the clock, which no stamp shows, is found all the same when it is read again."""
     path = workshop.context / "a"
+    if is_known:
+        make_known(workshop, TEXT, "a")
+    before = workshop.store.state.records()
     path.write_bytes(bytes(size))
     monkeypatch.setattr(Opener, "_is_changed", lambda *_: False)
     Intruder(monkeypatch, moment, lambda: rewrite(path))
@@ -169,7 +206,7 @@ def test_young_file_is_compared_by_its_content(
     if moment == 2:
         with pytest.raises(ContextError, match="file changed during the build"):
             workshop.build(TEXT)
-        assert workshop.store.state.records() == ()
+        assert workshop.store.state.records() == before
     else:
         assert content_of(workshop, workshop.build(TEXT)) == path.read_bytes()
 
@@ -202,7 +239,7 @@ def test_file_that_changes_in_a_named_folder_fails_the_build(
     path = tmp_path / "named" / "a"
     path.parent.mkdir()
     path.write_bytes(b"1")
-    Intruder(monkeypatch, 2, lambda: rewrite_secretly(path))
+    Intruder(monkeypatch, 1, lambda: rewrite_secretly(path))
 
     with pytest.raises(ContextError, match="changed during the build in the context other"):
         workshop.build("FROM scratch\nCOPY --from=other a /a\n", build_contexts={"other": path.parent})
@@ -213,6 +250,6 @@ def test_other_file_may_change_meanwhile(workshop: Workshop, monkeypatch: pytest
     """Only what is copied is watched."""
     (workshop.context / "a").write_bytes(b"1")
     (workshop.context / "b").write_bytes(b"1")
-    Intruder(monkeypatch, 2, lambda: rewrite(workshop.context / "b"))
+    Intruder(monkeypatch, 1, lambda: rewrite(workshop.context / "b"))
 
     assert content_of(workshop, workshop.build(TEXT)) == b"1"

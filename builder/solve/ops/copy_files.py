@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from builder.context.digest_copied import CopiedSelection
 from builder.context.select import InlineFile, Selection, select_sources
 from builder.context.walk import image_root
 from builder.solve.ops.archive import place_add
@@ -15,6 +16,8 @@ from builder.solve.ops.place import encode_destination, place_copy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from builder.context.digest import ListedSource
+    from builder.context.fingerprint import Fingerprints
     from builder.image.assemble import Layer
     from builder.plan.graph import CopyFiles, Vertex
     from builder.solve.layer import LayerMaker
@@ -29,6 +32,41 @@ def select_from_stage(vertex: Vertex, op: CopyFiles, root_fd: int) -> Selection:
     return Selection(root=root, sources=sources)
 
 
+class CopiedLayer(NamedTuple):
+    """The layer of a COPY, and the digest of what was copied as it stands in its key."""
+
+    layer: Layer
+    digest: str
+
+
+def copy_and_digest(
+    vertex: Vertex,
+    op: CopyFiles,
+    selection: Selection,
+    tree: Tree,
+    layers: LayerMaker,
+    fingerprints: Fingerprints,
+    listed: list[ListedSource],
+) -> CopiedLayer:
+    """Make the layer of a COPY or ADD of files that were not digested before, each of which is read once.
+
+    Args:
+        vertex: for the place of errors.
+        op: what is asked for; no archives and nothing from the network is among it.
+        selection: the files it takes, without the inline ones.
+        tree: the file system it is put on.
+        layers: makes the layer.
+        fingerprints: take the digests of the files.
+        listed: takes what the digest is made of.
+
+    Raises:
+        ContextError: a file cannot be read, or was written to meanwhile.
+    """
+    copied = CopiedSelection(selection, fingerprints, now_ns=time.time_ns(), listed=listed, span=vertex.span)
+    layer = copy_files(vertex, op, selection, tree, layers, copied=copied)
+    return CopiedLayer(layer, copied.digest)
+
+
 def copy_files(
     vertex: Vertex,
     op: CopyFiles,
@@ -37,6 +75,7 @@ def copy_files(
     layers: LayerMaker,
     *,
     remotes: Sequence[Selection] = (),
+    copied: CopiedSelection | None = None,
 ) -> Layer:
     """Make the layer of a COPY or ADD.
 
@@ -47,6 +86,7 @@ def copy_files(
         tree: the file system it is put on.
         layers: makes the layer.
         remotes: what each of the remote sources of *op* gave.
+        copied: digests *selection* on the way; None if that was done before.
     """
     owner = resolve_owner(op.chown, tree, span=vertex.span) if op.chown else None
     mode = None
@@ -71,4 +111,4 @@ def copy_files(
         placed = place_add(everything, tree, destination, owner=owner, mode=mode, now=now, span=vertex.span)
     else:
         placed = iter(place_copy(everything, tree, destination, owner=owner, mode=mode, now=now, span=vertex.span))
-    return layers.make_placed(placed, root=everything.root)
+    return layers.make_placed(placed, root=everything.root, copied=copied)

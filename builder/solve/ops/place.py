@@ -15,11 +15,13 @@ import stat
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from builder.context.digest import CheckedFile, read_capability
+from builder.context.digest_copied import CopiedFile, read_copied
 from builder.context.select import InlineFile
-from builder.context.walk import KINDS, Found, Opener, encode_path, shown
+from builder.context.walk import KINDS, Found, Opener, changed_error, encode_path, shown
 from builder.errors import CopyError
 from builder.tree import OverlayTree, resolve
 from runtime.errors import LayerError
+from runtime.layers.archive import READ_SIZE
 from runtime.layers.entry import Entry, EntryKind
 from runtime.layers.whiteouts import WHITEOUT_PREFIX
 from runtime.layers.xattrs import CAPABILITY
@@ -27,6 +29,7 @@ from runtime.layers.xattrs import CAPABILITY
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from builder.context.digest import FileDigests
     from builder.context.select import Selected, Selection
     from builder.context.walk import SourceRoot
     from builder.plan.mode import Mode
@@ -97,13 +100,20 @@ def place_copy(
     return placement.take()
 
 
-def write_entries(placed: Iterable[PlacedEntry], writer: ArchiveWriter, *, root: SourceRoot | None) -> None:
+def write_entries(
+    placed: Iterable[PlacedEntry],
+    writer: ArchiveWriter,
+    *,
+    root: SourceRoot | None,
+    digests: FileDigests | None = None,
+) -> None:
     """Write *placed* into a layer, with the content of the files. Does not finish the writer.
 
     Args:
         placed: entries in the order of the tar.
         writer: of the layer.
         root: where the content of files is read; None if there are only inline files.
+        digests: takes the digest of each file that is read; None if they were digested before.
 
     Raises:
         ContextError: a file cannot be read, or changed since it was selected.
@@ -113,10 +123,39 @@ def write_entries(placed: Iterable[PlacedEntry], writer: ArchiveWriter, *, root:
         for entry, content in placed:
             if content is None:
                 add(entry)
-            elif isinstance(content, Found):
+            elif not isinstance(content, Found):
+                add(entry, content)
+            elif digests is None or root is None:
                 _add_file(writer, entry, content, opener, root)
             else:
-                add(entry, content)
+                _add_digested(writer, entry, content, opener, root, digests)
+
+
+def _add_digested(
+    writer: ArchiveWriter, entry: Entry, found: Found, opener: Opener, root: SourceRoot, digests: FileDigests
+) -> None:
+    """Write a file that was not read before."""
+    fd = opener.open(found)
+    try:
+        status = found[1]
+        capability = read_capability(fd) if status.st_mode & 0o111 else None
+        if capability is not None:
+            entry = entry._replace(xattrs=((CAPABILITY, capability),))
+        if entry.size < READ_SIZE:
+            data, digest = read_copied(root, opener, found, fd, capability)
+            writer.add(entry, data)
+        else:
+            file = CopiedFile(root, opener, found, fd)
+            try:
+                writer.add(entry, cast("BinaryIO", file))
+            except LayerError:
+                opener.check(found, fd)  # tells a file that changed meanwhile from other faults
+                raise
+            digest = file.digest(capability)
+        if digests.setdefault((status.st_dev, status.st_ino), digest) != digest:
+            raise changed_error(root, found.path)
+    finally:
+        os.close(fd)
 
 
 def _add_file(writer: ArchiveWriter, entry: Entry, found: Found, opener: Opener, root: SourceRoot | None) -> None:
