@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from builder.cache.state import State
     from builder.context.fingerprint import FileKey, Fingerprint, FingerprintRow
 
 _SIGHTS_KEPT = 1000
 """Each edit of a context leaves one that never comes back."""
-_FEW = 200
-"""Up to this many files are asked for one by one, more in one sweep over their range of inodes."""
+_GAP = 64
+"""Inodes that are no further apart are asked for together, with those between them."""
 
 
 class StoredFingerprints:
@@ -24,24 +24,16 @@ class StoredFingerprints:
 
     def load(self, keys: Collection[FileKey]) -> Mapping[FileKey, Fingerprint]:
         """Give what is known of *keys*, and perhaps of their neighbours."""
-        if not keys:
-            return {}
+        known: dict[FileKey, Fingerprint] = {}
         with self._state.reading() as connection:
-            if len(keys) <= _FEW:
-                rows = []
-                for key in keys:
-                    rows += connection.execute(
-                        "SELECT device, inode, size, mtime_ns, ctime_ns, digest FROM file "
-                        "WHERE device = ? AND inode = ?",
-                        key,
-                    ).fetchall()
-            else:
+            for device, first, last in _ranges(keys):
                 rows = connection.execute(
                     "SELECT device, inode, size, mtime_ns, ctime_ns, digest FROM file "
-                    "WHERE (device, inode) BETWEEN (?, ?) AND (?, ?)",
-                    (*min(keys), *max(keys)),
-                ).fetchall()
-        return {(row[0], row[1]): (row[2], row[3], row[4], row[5]) for row in rows}
+                    "WHERE device = ? AND inode BETWEEN ? AND ?",
+                    (device, first, last),
+                )
+                known.update([((row[0], row[1]), row[2:]) for row in rows])
+        return known
 
     def store(self, rows: Iterable[FingerprintRow]) -> None:
         """Remember rows; what was known of the same file is replaced."""
@@ -59,3 +51,18 @@ class StoredFingerprints:
         with self._state.writing() as connection:
             connection.execute("INSERT OR REPLACE INTO sight(sight, digest) VALUES(?, ?)", (sight, digest))
             connection.execute("DELETE FROM sight WHERE id <= (SELECT max(id) FROM sight) - ?", (_SIGHTS_KEPT,))
+
+
+def _ranges(keys: Collection[FileKey]) -> Iterator[tuple[int, int, int]]:
+    """Give device, first and last inode of ranges in which all of *keys* lie."""
+    ordered = sorted(keys)
+    if not ordered:
+        return
+    device, first = ordered[0]
+    last = first
+    for key in ordered:
+        if key[0] != device or key[1] - last > _GAP:
+            yield device, first, last
+            device, first = key
+        last = key[1]
+    yield device, first, last

@@ -1,8 +1,8 @@
 """Which files a key was made of, kept beside its record so that a later miss can name those that changed.
 
 A *listing* is what the digests of one selection were made of (`builder.context.digest.ListedSource`), one source after
-the other: name, prefix and records, each behind its length, all in one zlib stream. It takes some 45 bytes a file, most of
-that digests.
+the other: name and prefix, each behind its length, then pieces of the records behind theirs, and a length of 0; all in
+one zlib stream. It takes some 45 bytes a file, most of that digests.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import stat
 import zlib
 from typing import TYPE_CHECKING
 
+from builder.cache.spool import Spool
 from builder.context.digest import FileRecord, ListedSource, read_records
 from builder.events import CacheChange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from registry.content.layer_sink import Deflater
 
 _LENGTH = 8
 _SMALL = 1 << 16
@@ -34,28 +38,88 @@ _Listed = dict[tuple[bytes, int, bytes], tuple[bytes, FileRecord]]
 """Name of a source, its number among those of that name, name below it; to the path below the root and the record."""
 
 
-def pack_listing(sources: Sequence[ListedSource]) -> bytes:
-    """Make a listing to be stored; of nothing it is empty."""
-    if not sources:
-        return b""
-    data = b"".join(len(part).to_bytes(_LENGTH, "big") + part for source in sources for part in source)
-    if len(data) < _SMALL:
-        return zlib.compress(data, 1)
-    from registry.content.layer_sink import deflate  # noqa: PLC0415  only for large selections
+class Listing:
+    """A listing in the making, which takes little memory; implements `builder.context.digest.Listed`.
 
-    return deflate(data)
+    Args:
+        folder: where it lies while it is long.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._spool = Spool(folder)
+        self._plain: list[bytes] = []
+        self._plain_size = 0
+        self._compressor: Deflater | None = None
+        self._is_open = False
+
+    def begin(self, name: bytes, prefix: bytes) -> None:
+        """Begin a source."""
+        self._end_source()
+        self._is_open = True
+        self._put(_framed(name) + _framed(prefix))
+
+    def add(self, records: bytes) -> None:
+        """Take further records of the source."""
+        if records:
+            self._put(_framed(records))
+
+    def pack(self) -> Spool:
+        """Give the listing as it is stored; of nothing it is empty. Nothing can be added any more."""
+        self._end_source()
+        if self._compressor is not None:
+            self._flush()
+            self._spool.add(self._compressor.finish())
+            self._compressor = None
+        elif self._plain:
+            self._spool.add(zlib.compress(b"".join(self._plain), 1))
+        self._plain = []
+        return self._spool
+
+    def sources(self) -> tuple[ListedSource, ...]:
+        """Give all that was listed. Nothing can be added any more."""
+        return unpack_listing(b"".join(self.pack()))
+
+    def _end_source(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._put(bytes(_LENGTH))
+
+    def _put(self, data: bytes) -> None:
+        self._plain.append(data)
+        self._plain_size += len(data)
+        if self._plain_size >= _SMALL:
+            if self._compressor is None:
+                from registry.content.layer_sink import Deflater  # noqa: PLC0415  only for large selections
+
+                self._compressor = Deflater()
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._compressor is not None:
+            self._spool.add(self._compressor.compress(b"".join(self._plain)))
+        self._plain, self._plain_size = [], 0
 
 
 def unpack_listing(listing: bytes) -> tuple[ListedSource, ...]:
     """Read a stored listing."""
     data = zlib.decompress(listing) if listing else b""
-    parts: list[bytes] = []
+    sources: list[ListedSource] = []
     at = 0
-    while at < len(data):
+
+    def read() -> bytes:
+        nonlocal at
         end = at + _LENGTH + int.from_bytes(data[at : at + _LENGTH], "big")
-        parts.append(data[at + _LENGTH : end])
-        at = end
-    return tuple(map(ListedSource, parts[::3], parts[1::3], parts[2::3]))
+        part, at = data[at + _LENGTH : end], end
+        return part
+
+    while at < len(data):
+        name, prefix = read(), read()
+        sources.append(ListedSource(name, prefix, b"".join(iter(read, b""))))
+    return tuple(sources)
+
+
+def _framed(part: bytes) -> bytes:
+    return len(part).to_bytes(_LENGTH, "big") + part
 
 
 def compare_listings(

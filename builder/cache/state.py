@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 
     from builder.cache.key import Ingredient
     from builder.cache.past import PastStep
+    from builder.cache.spool import Spool
     from builder.context.remote import UrlRow
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record(
@@ -194,7 +195,7 @@ class State:
             ).fetchall()
         return tuple(_record(row) for row in rows)
 
-    def put_record(self, record: Record, *, listing: bytes = b"") -> None:
+    def put_record(self, record: Record, *, listing: Spool | None = None) -> None:
         """Keep a record, with a listing if its key is made of files; an older answer to the same key is replaced."""
         with self.writing() as connection:
             connection.execute(
@@ -209,8 +210,8 @@ class State:
                     time.time(),
                 ),
             )
-            if listing:
-                connection.execute("INSERT OR REPLACE INTO listing VALUES(?, ?)", (record.key, listing))
+            if listing is not None and listing.size:
+                _put_listing(connection, record.key, listing)
 
     def find_listing(self, key: str) -> bytes:
         """Give the listing of a key, empty if it has none."""
@@ -441,6 +442,15 @@ def _locked_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _put_listing(connection: sqlite3.Connection, key: str, listing: Spool) -> None:
+    row = connection.execute("INSERT OR REPLACE INTO listing VALUES(?, zeroblob(?))", (key, listing.size)).lastrowid
+    if row is None:
+        raise AssertionError("a table with row ids")
+    with connection.blobopen("listing", "data", row) as blob:
+        for piece in listing:
+            blob.write(piece)
 
 
 def _check_row(table: str, row: tuple[str, ...]) -> None:

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import marshal
 import os
 import stat
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from builder.context.fingerprint import is_racy
 from builder.context.select import InlineFile
-from builder.context.walk import Opener, changed_error
+from builder.context.walk import CHUNK, Opener, changed_error, digest_found
 from runtime.layers.xattrs import CAPABILITY, layer_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from builder.context.fingerprint import FingerprintRow, Fingerprints
     from builder.context.select import Selected, Selection
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _HEADER = struct.Struct(">IIIIQQI")
 _INLINE_MODE = stat.S_IFREG | 0o644
-_CHUNK = 256
+_SHARE = 256
 """Files a thread takes at a time; consecutive ones mostly share a directory."""
 _THREADED = 512
 """Fewer files than this are not worth a thread, unless they are large."""
@@ -78,14 +78,25 @@ class FileRecord(NamedTuple):
     content: bytes
 
 
+class Listed(Protocol):
+    """Takes what digests are made of, one source after the other."""
+
+    def begin(self, name: bytes, prefix: bytes) -> None:
+        """Begin a source; as `ListedSource`."""
+        ...
+
+    def add(self, records: bytes) -> None:
+        """Take further records of the source."""
+        ...
+
+
 def digest_selection(
     selection: Selection,
     fingerprints: Fingerprints | None,
     *,
     now_ns: int,
-    listed: list[ListedSource] | None = None,
+    listed: Callable[[], Listed] | None = None,
     at_sight: bool = True,
-    copied: FileDigests | None = None,
 ) -> tuple[tuple[str, str], ...]:
     """Digest each source of *selection*.
 
@@ -94,10 +105,8 @@ def digest_selection(
         fingerprints: known digests of files, completed by what had to be read; None to read everything (views of
             stages, whose device numbers mean nothing after the build).
         now_ns: the time, before any file is read.
-        listed: takes what the digest of each source was made of, unless all were known at sight.
+        listed: gives what takes that which the digest of each source was made of; not called if all were known at sight.
         at_sight: whether what lstat says of a source is enough, if it is known, and is remembered if it is not.
-        copied: digests of files that were read since *now_ns* on their way into a layer. What is known from before
-            does not count then, and young ones among them are read once more (`SourceRoot.young`).
 
     Returns:
         For each source its last name and the digest as 64 hex digits, in order.
@@ -106,21 +115,22 @@ def digest_selection(
         ContextError: a file cannot be read, or changed since it was selected.
     """
     sources = [source for source in selection.sources if not isinstance(source, InlineFile)]
-    root = selection.root
     digests: list[str] | None = None
-    sights: list[bytes] = []
-    seen = fingerprints if at_sight else None
-    if seen is not None:
-        keep_owner = root is not None and root.keep_owner
-        sights = [_digest_sight(source, keep_owner=keep_owner) for source in sources]
-        known = [] if copied is not None else [one for one in map(seen.find_sight, sights) if one is not None]
-        digests = known if copied is None and len(known) == len(sources) else None
+    if fingerprints is not None and at_sight:
+        sights = (digest_sight(source, selection.root) for source in sources)
+        known = [digest for digest in map(fingerprints.find_sight, sights) if digest is not None]
+        digests = known if len(known) == len(sources) else None
     if digests is None:
-        digests = _digest_sources(root, sources, fingerprints, now_ns, listed, copied)
-        if seen is not None:
-            for source, sight, digest in zip(sources, sights, digests, strict=True):
-                if not any(is_racy(found[1], now_ns) for found in _regular_files(source)):
-                    seen.store_sight(sight, digest)
+        made = SourceDigests(selection.root, sources, fingerprints, now_ns, listed() if listed is not None else None)
+        for number, source in enumerate(sources):
+            for chunk in source.chunks():
+                made.take(number, chunk)
+        digests = made.finish(keep_sights=at_sight)
+    return with_inline(selection, digests)
+
+
+def with_inline(selection: Selection, digests: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Give name and digest of each source, if *digests* are those of all but the inline files."""
     answers = iter(digests)
     return tuple(
         (
@@ -131,27 +141,147 @@ def digest_selection(
     )
 
 
-def _digest_sources(
-    root: SourceRoot | None,
-    sources: Sequence[Selected],
-    fingerprints: Fingerprints | None,
-    now_ns: int,
-    listed: list[ListedSource] | None,
-    copied: FileDigests | None,
-) -> list[str]:
-    if root is None or not sources:
-        return []
-    digests = _file_digests(root, sources, fingerprints, now_ns, copied)
-    answers = []
-    for source in sources:
-        records = _records(source, digests, keep_owner=root.keep_owner)
-        if listed is not None:
+class SourceDigests:
+    """The digests of sources in the making; takes their files in order, a number of them at a time.
+
+    Args:
+        root: where they are.
+        sources: those of a selection, without inline files.
+        fingerprints: known digests of files, completed by what had to be read; None to read everything.
+        now_ns: the time, before any file is read.
+        listed: takes what the digests are made of.
+        copied: digests of files that were read since *now_ns* on their way into a layer. Then nothing that is known
+            from before counts, and young ones among them are read once more (`SourceRoot.young`).
+    """
+
+    def __init__(
+        self,
+        root: SourceRoot | None,
+        sources: Sequence[Selected],
+        fingerprints: Fingerprints | None,
+        now_ns: int,
+        listed: Listed | None,
+        *,
+        copied: FileDigests | None = None,
+    ) -> None:
+        self._root = root
+        self._sources = sources
+        self._fingerprints = fingerprints
+        self._now_ns = now_ns
+        self._listed = listed
+        self._copied = copied
+        self._states = [hashlib.sha256(_frame(source.name)) for source in sources]
+        self._racy: set[int] = set()
+        self._begun = 0
+        self._waiting: list[tuple[int, list[Found]]] = []
+        self._count = 0
+        self._linked: FileDigests = {}
+
+    def take(self, number: int, chunk: list[Found]) -> None:
+        """Take the next files of a source; they are digested with others if they are few."""
+        self._waiting.append((number, chunk))
+        self._count += len(chunk)
+        if self._count >= CHUNK:
+            self.flush()
+
+    def flush(self) -> None:
+        """Digest the files that were taken.
+
+        Raises:
+            ContextError: one cannot be read, or is not what was found.
+        """
+        waiting, self._waiting, self._count = self._waiting, [], 0
+        if not waiting or self._root is None:
+            return
+        digests = self._digest_files(self._root, waiting)
+        for number, chunk in waiting:
+            records = _records(self._sources[number], chunk, digests, keep_owner=self._root.keep_owner)
+            self._states[number].update(records)
+            if self._listed is not None:
+                self._begin(number)
+                self._listed.add(records)
+
+    def finish(self, *, keep_sights: bool) -> list[str]:
+        """Give the digests of all sources, when all their files were taken.
+
+        Args:
+            keep_sights: remember the digests of sources by their sights, but for those with racy files.
+        """
+        self.flush()
+        self._begin(len(self._sources) - 1)
+        digests = [state.hexdigest() for state in self._states]
+        if keep_sights and self._fingerprints is not None:
+            for number, source in enumerate(self._sources):
+                if number not in self._racy:
+                    self._fingerprints.store_sight(digest_sight(source, self._root), digests[number])
+        return digests
+
+    def _begin(self, number: int) -> None:
+        """Tell who lists about the sources up to a number."""
+        while self._listed is not None and self._begun <= number:
+            source = self._sources[self._begun]
             path = source.item.path
-            listed.append(ListedSource(source.name, path + b"/" if source.skip else path, records))
-        state = hashlib.sha256(_frame(source.name))
-        state.update(records)
-        answers.append(state.hexdigest())
-    return answers
+            self._listed.begin(source.name, path + b"/" if source.skip else path)
+            self._begun += 1
+
+    def _digest_files(self, root: SourceRoot, waiting: Iterable[tuple[int, list[Found]]]) -> FileDigests:
+        """Find the digest of every regular file, reading only those that are unknown; racy ones mark their sources."""
+        is_regular, now_ns = stat.S_ISREG, self._now_ns
+        files: dict[tuple[int, int], Found] = {}
+        racy: set[tuple[int, int]] = set()
+        linked: list[tuple[int, int]] = []
+        for number, chunk in waiting:
+            for found in chunk:
+                status = found[1]
+                if is_regular(status.st_mode):
+                    key = (status.st_dev, status.st_ino)
+                    files.setdefault(key, found)
+                    if is_racy(status, now_ns):
+                        racy.add(key)
+                        self._racy.add(number)
+                    if status.st_nlink > 1:
+                        linked.append(key)
+        digests = self._known_digests(root, files, racy)
+        unknown = [found for key, found in files.items() if key not in digests] if digests else list(files.values())
+        for found, digest in zip(unknown, _hash_files(root, unknown), strict=True):
+            digests[found.stat.st_dev, found.stat.st_ino] = digest
+        self._remember(root, files.values() if self._copied is not None else unknown, digests, racy)
+        for key in linked:
+            self._linked[key] = digests[key]
+        return digests
+
+    def _known_digests(
+        self, root: SourceRoot, files: Mapping[tuple[int, int], Found], racy: Collection[tuple[int, int]]
+    ) -> FileDigests:
+        # Names of one file may be far from each other, and all have to have one digest.
+        digests = {key: self._linked[key] for key in files.keys() & self._linked.keys()} if self._linked else {}
+        if self._copied is not None:
+            _check_copied(root, [files[key] for key in racy if key in self._copied], self._copied)
+            return self._copied | digests
+        if self._fingerprints is not None and files:
+            known = self._fingerprints.load(files.keys())
+            for key, found in files.items():
+                print_ = known.get(key)
+                if print_ is not None:
+                    size, mtime_ns, ctime_ns, digest = print_
+                    status = found[1]
+                    if status.st_size == size and status.st_mtime_ns == mtime_ns and status.st_ctime_ns == ctime_ns:
+                        digests[key] = digest
+        return digests
+
+    def _remember(
+        self, root: SourceRoot, read: Iterable[Found], digests: FileDigests, racy: Collection[tuple[int, int]]
+    ) -> None:
+        rows: list[FingerprintRow] = []
+        young = root.young
+        for _, status, _ in read:
+            key = (status.st_dev, status.st_ino)
+            if key not in racy:
+                rows.append((*key, status.st_size, status.st_mtime_ns, status.st_ctime_ns, digests[key]))
+            elif young is not None and self._copied is None:
+                young[key] = digests[key]
+        if self._fingerprints is not None and rows:
+            self._fingerprints.store(rows)
 
 
 def read_records(records: bytes) -> Iterator[FileRecord]:
@@ -251,7 +381,7 @@ def _stamps(selection: Selection) -> Iterator[tuple[bytes, tuple[object, ...]]]:
     for source in selection.sources:
         if isinstance(source, InlineFile):
             continue
-        for path, status, linkname in (source.item, *source.below):
+        for path, status, linkname in chain((source.item,), source.below):
             if stat.S_ISDIR(status.st_mode):
                 yield path, (status.st_mode,)
             else:
@@ -289,39 +419,36 @@ def _digest_inline(file: InlineFile) -> str:
     return state.hexdigest()
 
 
-def _digest_sight(source: Selected, *, keep_owner: bool) -> bytes:
-    """Digest all that lstat says of what is copied, but times of access: the same again is the same content.
+def digest_sight(source: Selected, root: SourceRoot | None) -> bytes:
+    """Digest all that lstat says of what is copied: the same again is the same content.
 
-    It takes a fifth of the time of looking up the fingerprint of each of many files. marshal is the quickest encoder
-    that tells any two values apart; version 2 has no references, so equal values have equal bytes.
+    It takes a fifth of the time of looking up the fingerprint of each of many files.
     """
-    rows = [
-        (path, status[:7], status.st_mtime_ns, status.st_ctime_ns, status.st_rdev, linkname)
-        for path, status, linkname in (source.below if source.is_directory else (source.item,))
-    ]
-    sight = (source.name, source.skip, source.is_directory, keep_owner, rows)
-    return hashlib.sha256(marshal.dumps(sight, 2)).digest()
+    below = source.below
+    what = digest_found(source.item) if isinstance(below, tuple) else below.sight()
+    keep_owner = root is not None and root.keep_owner
+    return hashlib.sha256(
+        _frame(source.name) + b"%d %d %d " % (source.skip, source.is_directory, keep_owner) + what
+    ).digest()
 
 
 def _regular_files(source: Selected) -> Iterator[Found]:
     is_regular = stat.S_ISREG
-    for found in source.below if source.is_directory else (source.item,):
-        if is_regular(found[1].st_mode):
-            yield found
+    for chunk in source.chunks():
+        for found in chunk:
+            if is_regular(found[1].st_mode):
+                yield found
 
 
-def _records(source: Selected, digests: FileDigests, *, keep_owner: bool) -> bytes:
+def _records(source: Selected, chunk: Iterable[Found], digests: FileDigests, *, keep_owner: bool) -> bytes:
     """Give one record a file: a header of fixed size, the name, then the digest or link text that its type calls for."""
     pack, skip = _HEADER.pack, source.skip
     is_regular, is_link = stat.S_ISREG, stat.S_ISLNK
     records: list[bytes] = []
     if not source.is_directory:
-        items: Sequence[Found] = (source.item._replace(path=b""),)
-        skip = 0
-    else:
-        items = source.below
+        skip = len(source.item.path)
     uid = gid = 0
-    for path, status, linkname in items:
+    for path, status, linkname in chunk:
         mode = status.st_mode
         name = path[skip:]
         if keep_owner:
@@ -340,62 +467,13 @@ def _records(source: Selected, digests: FileDigests, *, keep_owner: bool) -> byt
     return b"".join(records)
 
 
-def _file_digests(
-    root: SourceRoot,
-    sources: Iterable[Selected],
-    fingerprints: Fingerprints | None,
-    now_ns: int,
-    copied: FileDigests | None,
-) -> FileDigests:
-    """Find the digest of every regular file, reading only those that are unknown."""
-    files: dict[tuple[int, int], Found] = {}
-    for source in sources:
-        for found in _regular_files(source):
-            status = found[1]
-            files.setdefault((status.st_dev, status.st_ino), found)
-    digests: FileDigests = {}
-    if copied is not None:
-        digests.update(copied)
-        _check_copied(root, files, copied, now_ns)
-    elif fingerprints is not None and files:
-        known = fingerprints.load(files.keys())
-        for key, found in files.items():
-            print_ = known.get(key)
-            if print_ is not None:
-                size, mtime_ns, ctime_ns, digest = print_
-                status = found[1]
-                if status.st_size == size and status.st_mtime_ns == mtime_ns and status.st_ctime_ns == ctime_ns:
-                    digests[key] = digest
-    unknown = [found for key, found in files.items() if key not in digests] if digests else list(files.values())
-    digests.update(zip(map(_key, unknown), _hash_files(root, unknown), strict=True))
-    new = unknown if copied is None else files.values()
-    rows: list[FingerprintRow] = []
-    young = root.young
-    for found in new:
-        status = found.stat
-        digest = digests[status.st_dev, status.st_ino]
-        if is_racy(status, now_ns):
-            if young is not None:
-                young[status.st_dev, status.st_ino] = digest
-        elif fingerprints is not None:
-            rows.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, digest))
-    if fingerprints is not None and rows:
-        fingerprints.store(rows)
-    return digests
-
-
-def _check_copied(root: SourceRoot, files: Mapping[tuple[int, int], Found], copied: FileDigests, now_ns: int) -> None:
-    """Make sure that no file was written to while it was copied, where its stamps might not show it."""
+def _check_copied(root: SourceRoot, files: Sequence[Found], copied: FileDigests) -> None:
+    """Make sure that files were not written to while they were copied, where their stamps might not show it."""
     if root.young is None:
         return
-    young = [found for key, found in files.items() if key in copied and is_racy(found.stat, now_ns)]
-    for found, digest in zip(young, _hash_files(root, young), strict=True):
-        if digest != copied[_key(found)]:
+    for found, digest in zip(files, _hash_files(root, files), strict=True):
+        if digest != copied[found.stat.st_dev, found.stat.st_ino]:
             raise changed_error(root, found.path)
-
-
-def _key(found: Found) -> tuple[int, int]:
-    return found.stat.st_dev, found.stat.st_ino
 
 
 def _hash_files(root: SourceRoot, files: Sequence[Found]) -> list[bytes]:
@@ -406,8 +484,8 @@ def _hash_files(root: SourceRoot, files: Sequence[Found]) -> list[bytes]:
         return digests
     import threading  # noqa: PLC0415 - a build whose files are all known starts no thread
 
-    starts = iter(range(0, len(files), _CHUNK if len(files) >= _THREADED else 1))
-    step = _CHUNK if len(files) >= _THREADED else 1
+    starts = iter(range(0, len(files), _SHARE if len(files) >= _THREADED else 1))
+    step = _SHARE if len(files) >= _THREADED else 1
     failures: list[BaseException] = []
 
     def work() -> None:

@@ -11,20 +11,27 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from builder.context.digest import FileDigests, add_capability
-from builder.context.local import digest_files
+from builder.context.digest import FileDigests, SourceDigests, add_capability, with_inline
+from builder.context.local import join_digests
+from builder.context.select import Selected
 from builder.context.walk import changed_error
+from builder.errors import ContextError
+from registry.value import replace
 
 if TYPE_CHECKING:
-    from builder.context.digest import ListedSource
+    from collections.abc import Callable, Iterator
+
+    from builder.context.digest import Listed
     from builder.context.fingerprint import Fingerprints
-    from builder.context.select import Selection
+    from builder.context.select import Chunks, Selection
     from builder.context.walk import Found, Opener, SourceRoot
     from builder.source import Span
 
 
 class CopiedSelection:
     """A selection on its way into a layer.
+
+    Where it is one directory, what is copied of it is digested in pieces, and forgotten.
 
     Args:
         selection: what is copied.
@@ -44,16 +51,26 @@ class CopiedSelection:
         fingerprints: Fingerprints,
         *,
         now_ns: int,
-        listed: list[ListedSource],
+        listed: Listed,
         span: Span | None,
     ) -> None:
         self.files: FileDigests = {}
         self.digest = ""
         self._selection = selection
-        self._fingerprints = fingerprints
-        self._now_ns = now_ns
-        self._listed = listed
         self._span = span
+        self._sources = [source for source in selection.sources if isinstance(source, Selected)]
+        self._digests = SourceDigests(selection.root, self._sources, fingerprints, now_ns, listed, copied=self.files)
+        self._is_watched = False
+
+    def watched(self, source: Selected) -> Selected:
+        """Give the only source in a form that has everything digested a little later than it is asked for.
+
+        To be used if each file is copied before the next one is asked for.
+        """
+        if isinstance(source.below, tuple):
+            return source
+        self._is_watched = True
+        return replace(source, below=_Watched(source.below, self._take))
 
     def finish(self) -> None:
         """Digest the selection; to be called when everything was copied and before the layer is stored.
@@ -61,14 +78,43 @@ class CopiedSelection:
         Raises:
             ContextError: a file cannot be read, or was written to while it was copied.
         """
-        self.digest = digest_files(
-            self._selection,
-            self._fingerprints,
-            span=self._span,
-            listed=self._listed,
-            now_ns=self._now_ns,
-            copied=self.files,
-        )
+        try:
+            if not self._is_watched:
+                for number, source in enumerate(self._sources):
+                    for chunk in source.chunks():
+                        self._digests.take(number, chunk)
+            digests = self._digests.finish(keep_sights=True)
+        except ContextError as error:
+            error.span = error.span or self._span
+            raise
+        self.digest = join_digests(with_inline(self._selection, digests))
+
+    def _take(self, chunk: list[Found]) -> None:
+        self._digests.take(0, chunk)
+        self._digests.flush()
+        self.files.clear()
+
+
+class _Watched:
+    """What is copied of a directory, told piece by piece when it was copied."""
+
+    def __init__(self, below: Chunks, take: Callable[[list[Found]], None]) -> None:
+        self._below = below
+        self._take = take
+
+    def __iter__(self) -> Iterator[Found]:
+        for chunk in self.chunks():
+            yield from chunk
+
+    def chunks(self) -> Iterator[list[Found]]:
+        """Give everything in lists of bounded length."""
+        for chunk in self._below.chunks():
+            yield chunk
+            self._take(chunk)
+
+    def sight(self) -> bytes:
+        """Digest all that lstat says of it."""
+        return self._below.sight()
 
 
 class CopiedFile:

@@ -22,7 +22,9 @@ from builder.source import SourceFile, Span
 from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
-    from builder.context.digest import FileDigests, ListedSource
+    from collections.abc import Callable, Iterable
+
+    from builder.context.digest import Listed
     from builder.context.fingerprint import Fingerprints
 
 DEFAULT_NAMES = ("Dockerfile", "dockerfile")
@@ -160,28 +162,24 @@ def digest_files(
     fingerprints: Fingerprints | None,
     *,
     span: Span | None,
-    listed: list[ListedSource] | None = None,
+    listed: Callable[[], Listed] | None = None,
     at_sight: bool = True,
-    copied: FileDigests | None = None,
-    now_ns: int | None = None,
 ) -> str:
-    """Give the content digest of a selection as one text; see `digest_selection`. *now_ns* None is the present.
+    """Give the content digest of a selection as one text; see `digest_selection`.
 
     Raises:
         ContextError: a file cannot be read; at *span*, the instruction that names it.
     """
     try:
-        digests = digest_selection(
-            selection,
-            fingerprints,
-            now_ns=time.time_ns() if now_ns is None else now_ns,
-            listed=listed,
-            at_sight=at_sight,
-            copied=copied,
-        )
+        digests = digest_selection(selection, fingerprints, now_ns=time.time_ns(), listed=listed, at_sight=at_sight)
     except ContextError as error:
         error.span = error.span or span
         raise
+    return join_digests(digests)
+
+
+def join_digests(digests: Iterable[tuple[str, str]]) -> str:
+    """Give names and digests of sources as one text."""
     return " ".join(f"{name}={digest}" for name, digest in digests)
 
 

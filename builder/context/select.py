@@ -11,19 +11,37 @@ from __future__ import annotations
 
 import re
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from builder.context.ignore import compile_patterns, translate_pattern
-from builder.context.walk import Filter, Found, SourceRoot, SourceTree, encode_path, find, shown, walk
+from builder.context.walk import Contents, Filter, Found, SourceRoot, SourceTree, encode_path, find, shown
 from builder.errors import ContextError, CopyError
 from builder.tree import resolve
 from registry.value import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from builder.context.ignore import IgnoreRule, IgnoreRules
     from builder.source import Span
+
+
+class Chunks(Protocol):
+    """What is copied of a directory (`builder.context.walk.Contents`)."""
+
+    def __iter__(self) -> Iterator[Found]: ...
+
+    def chunks(self) -> Iterator[list[Found]]:
+        """Give everything in lists of bounded length."""
+        ...
+
+    def sight(self) -> bytes:
+        """Digest all that lstat says of it."""
+        ...
+
+
+Items = Chunks | tuple[()]
+"""What is copied of a directory; () of a file."""
 
 
 @frozen
@@ -40,13 +58,17 @@ class Selected:
 
     name: bytes
     item: Found
-    below: Sequence[Found] = ()
+    below: Items = ()
     skip: int = 0
 
     @property
     def is_directory(self) -> bool:
         """Whether its contents are copied rather than itself."""
         return stat.S_ISDIR(self.item.stat.st_mode)
+
+    def chunks(self) -> Iterator[list[Found]]:
+        """Give everything that is copied, in lists of bounded length: the file itself, or what is in the directory."""
+        return iter([[self.item]]) if isinstance(self.below, tuple) else self.below.chunks()
 
 
 @frozen
@@ -139,7 +161,7 @@ def _read_selected(
         return Selected(name=name, item=item)
     skip = len(followed) + 1 if followed else 0
     filters = (Filter(excluded, skip),) if excluded is not None else ()
-    return Selected(name=name, item=item, below=walk(root, followed, filters=filters), skip=skip)
+    return Selected(name=name, item=item, below=Contents(root, followed, filters=filters), skip=skip)
 
 
 def _select_with_parents(
@@ -169,9 +191,9 @@ def _select_with_parents(
         filters = [Filter(compile_patterns(["**", f"!{pattern}"], span=span), skip)] if parts else []
         if excluded is not None:
             filters.append(Filter(excluded, skip))
-        below = walk(root, followed, filters=filters)
+        below = Contents(root, followed, filters=filters)
         name = _join(parts).rpartition(b"/")[2]
-        if below or not has_wildcards(argument):
+        if not has_wildcards(argument) or not below.is_empty():
             groups.append(Selected(name=name, item=item, below=below, skip=skip))
     return groups
 

@@ -3,14 +3,19 @@
 A *source root* is a directory that a step may copy from: the build context, or a read-only view of a stage or image.
 Everything is reached from its descriptor, so that no symbolic link leads out of it. Paths are bytes relative to the
 root, without leading or trailing slash; b"" is the root itself.
+
+What lies below a directory is never all in memory, however much it is (`Contents`).
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import marshal
 import os
 import stat
 import sys
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from builder.errors import ContextError
@@ -19,7 +24,7 @@ from runtime.layers.entry import Entry, EntryKind
 from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from builder.context.ignore import IgnoreRules
     from runtime.ownership import Owners
@@ -38,6 +43,16 @@ KINDS = {
     stat.S_IFSOCK: EntryKind.FILE,
 }
 """What each type of file becomes in a layer; a socket becomes an empty file, as BuildKit makes of it."""
+
+
+CHUNK = 4096
+"""How many things of a directory are looked at together; a part of what a sight is made of."""
+
+KEPT = 1 << 16
+"""How many things of a source root are remembered, so that they are looked for once only."""
+
+_LARGE_DIRECTORY = 1 << 13
+"""Of what lies directly in a larger directory, only the names are in memory at a time."""
 
 
 class Found(NamedTuple):
@@ -66,6 +81,15 @@ class Filter(NamedTuple):
     skip: int = 0
 
 
+class Room:
+    """Counts what is still to be remembered of a source root."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = KEPT
+
+
 @frozen
 class SourceRoot:
     """A directory to copy from.
@@ -79,6 +103,7 @@ class SourceRoot:
         young: for a directory that others may write to while it is read; None where nobody does: stages, images, what
             was fetched. Device, inode and digest of files that were changed so shortly before they were digested that
             one more change may not show. Who digests files adds to it, who copies them compares.
+        room: for what is remembered of it.
     """
 
     fd: int
@@ -87,6 +112,7 @@ class SourceRoot:
     keep_owner: bool = False
     owners: Owners | None = None
     young: dict[tuple[int, int], bytes] | None = field(default=None, compare=False)
+    room: Room = field(default_factory=Room, compare=False)
 
 
 def image_root(fd: int, shown: str) -> SourceRoot:
@@ -96,10 +122,111 @@ def image_root(fd: int, shown: str) -> SourceRoot:
     return SourceRoot(fd=fd, shown=shown, keep_owner=True, owners=Owners.here())
 
 
-def walk(root: SourceRoot, path: bytes, *, filters: Sequence[Filter] = ()) -> list[Found]:
-    """List everything below the directory *path*, without the directory itself.
+class Contents:
+    """What is copied of a directory: each directory before what is in it, names in byte order.
 
-    Each directory stands before what is in it, names in byte order. A directory that a filter leaves out is listed
+    It is looked for when somebody asks. What was found is remembered if there is room in the source root; if not, it is
+    looked for each time, and has to be the same each time. Used from many threads.
+
+    Args:
+        root: where to read.
+        path: an existing directory, free of symbolic links.
+        filters: what to leave out, besides the ignore rules of the root.
+    """
+
+    __slots__ = ("_filters", "_kept", "_marks", "_path", "_root")
+
+    def __init__(self, root: SourceRoot, path: bytes, *, filters: Sequence[Filter] = ()) -> None:
+        self._root = root
+        self._path = path
+        self._filters = filters
+        self._kept: list[list[Found]] | None = None
+        self._marks: list[bytes] | None = None
+
+    def __iter__(self) -> Iterator[Found]:
+        for chunk in self.chunks():
+            yield from chunk
+
+    def chunks(self) -> Iterator[list[Found]]:
+        """Give everything in lists of up to `CHUNK`.
+
+        Raises:
+            ContextError: something cannot be read, or something is not as it was the last time.
+        """
+        if self._kept is not None:
+            yield from self._kept
+        else:
+            yield from self._look()
+
+    def is_empty(self) -> bool:
+        """Tell whether nothing is copied."""
+        return next(walk(self._root, self._path, filters=self._filters), None) is None
+
+    def sight(self) -> bytes:
+        """Digest all that lstat says, but times of access: the same again is the same content."""
+        if self._marks is None:
+            for _ in self.chunks():
+                pass
+        return hashlib.sha256(b"".join(self._marks or ())).digest()
+
+    def _look(self) -> Iterator[list[Found]]:
+        before, marks = self._marks, list[bytes]()
+        room, kept = self._root.room, list[list[Found]]()
+        is_kept, taken = True, 0
+        try:
+            for chunk in _in_chunks(walk(self._root, self._path, filters=self._filters)):
+                marks.append(_mark(chunk))
+                if before is not None and before[len(marks) - 1 : len(marks)] != marks[-1:]:
+                    raise changed_error(self._root, _folder_of(chunk))
+                is_kept = is_kept and room.left >= len(chunk)
+                if is_kept:
+                    room.left -= len(chunk)
+                    taken += len(chunk)
+                    kept.append(chunk)
+                else:
+                    kept.clear()
+                yield chunk
+            if before is not None and len(before) != len(marks):
+                raise changed_error(self._root, self._path)
+            self._marks = marks
+            if is_kept and self._kept is None:
+                self._kept = kept
+                taken = 0
+        finally:
+            room.left += taken
+
+
+def _in_chunks(found: Iterator[Found]) -> Iterator[list[Found]]:
+    while chunk := list(islice(found, CHUNK)):
+        yield chunk
+
+
+def _mark(chunk: Iterable[Found]) -> bytes:
+    """Digest what lstat says; marshal is the quickest encoder that tells any two values apart.
+
+    Its version 2 has no references, so equal values have equal bytes.
+    """
+    rows = [
+        (path, status[:7], status.st_mtime_ns, status.st_ctime_ns, status.st_rdev, linkname)
+        for path, status, linkname in chunk
+    ]
+    return hashlib.sha256(marshal.dumps(rows, 2)).digest()
+
+
+def _folder_of(chunk: Sequence[Found]) -> bytes:
+    """Give the directory in which all of a chunk lies."""
+    return os.path.commonpath([found.path.rpartition(b"/")[0] for found in (chunk[0], chunk[-1])])
+
+
+def digest_found(found: Found) -> bytes:
+    """Digest what lstat says of one thing, as `Contents.sight` does of many."""
+    return hashlib.sha256(_mark([found])).digest()
+
+
+def walk(root: SourceRoot, path: bytes, *, filters: Sequence[Filter] = ()) -> Iterator[Found]:
+    """Find everything below the directory *path*, without the directory itself.
+
+    Each directory stands before what is in it, names in byte order. A directory that a filter leaves out is given
     nevertheless if something below it is kept by a later rule, and not entered if nothing can be.
 
     Args:
@@ -111,31 +238,30 @@ def walk(root: SourceRoot, path: bytes, *, filters: Sequence[Filter] = ()) -> li
         ContextError: something that is selected cannot be read, or went away meanwhile.
     """
     active = tuple(one for one in _with_ignore(root, filters) if one.rules)
-    todo = _scan(root, path)
-    found: list[Found] = []
-    if not active:
-        while todo:
-            item = todo.pop()
-            found.append(item)
-            if stat.S_ISDIR(item[1].st_mode):
-                todo += _scan(root, item[0])
-        return found
+    todo = list(_scan(root, path))
     waiting: dict[bytes, Found] = {}
+    is_directory = stat.S_ISDIR
     while todo:
         item = todo.pop()
+        if isinstance(item, _Names):
+            todo += item.look(root)
+            continue
+        if not active:
+            yield item
+            if is_directory(item[1].st_mode):
+                todo += _scan(root, item[0])
+            continue
         name = item[0]
-        is_directory = stat.S_ISDIR(item[1].st_mode)
         hiding = [one for one in active if one.rules.matches(name[one.skip :])]
         if not hiding:
             if waiting:
-                found += _waited(waiting, name)
-            found.append(item)
-            if is_directory:
+                yield from _waited(waiting, name)
+            yield item
+            if is_directory(item[1].st_mode):
                 todo += _scan(root, name)
-        elif is_directory and all(one.rules.may_reopen(name[one.skip :]) for one in hiding):
+        elif is_directory(item[1].st_mode) and all(one.rules.may_reopen(name[one.skip :]) for one in hiding):
             waiting[name] = item
             todo += _scan(root, name)
-    return found
 
 
 class SourceTree:
@@ -165,7 +291,7 @@ class SourceTree:
         ignore = self._root.ignore
         if found is None or not path or ignore is None or not ignore.matches(path):
             return found
-        if stat.S_ISDIR(found.stat.st_mode) and ignore.may_reopen(path) and walk(self._root, path):
+        if stat.S_ISDIR(found.stat.st_mode) and ignore.may_reopen(path) and any(True for _ in walk(self._root, path)):
             return found
         return None
 
@@ -177,11 +303,11 @@ class SourceTree:
     def list(self, path: bytes) -> Iterator[Found]:
         """Give what lies directly in a directory, sorted by name; nothing if it is no directory."""
         try:
-            scanned = _scan(self._root, path)
+            scanned = list(_list(self._root, path))
         except ContextError:
             return
         ignore = self._root.ignore
-        for found in reversed(scanned):
+        for found in scanned:
             if ignore is None or not ignore.matches(found.path) or self.stat(found.path) is not None:
                 yield found
 
@@ -352,7 +478,49 @@ def _waited(waiting: dict[bytes, Found], path: bytes) -> list[Found]:
     return above
 
 
-def _scan(root: SourceRoot, path: bytes) -> list[Found]:
+class _Names:
+    """Names in a large directory that are still to be looked at, in descending order."""
+
+    def __init__(self, path: bytes, names: list[bytes]) -> None:
+        self._path = path
+        self._names = names
+
+    def look(self, root: SourceRoot) -> list[Found | _Names]:
+        """Look at the next ones; gives the rest and them, in descending order.
+
+        Raises:
+            ContextError: one cannot be read.
+        """
+        prefix = self._path + b"/" if self._path else b""
+        names, self._names[-CHUNK:] = self._names[-CHUNK:], []
+        items: list[Found | _Names] = [self] if self._names else []
+        name = b""
+        try:
+            fd = open_in_root(root.fd, self._path or b".", _OPEN_DIRECTORY)
+            try:
+                for name in names:
+                    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    linkname = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
+                    items.append(Found(prefix + name, _true_status(root, status, name, dir_fd=fd), linkname))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise read_error(root, prefix + name, error) from error
+        return items
+
+
+def _list(root: SourceRoot, path: bytes) -> Iterator[Found]:
+    """Give what lies directly in a directory, names in byte order."""
+    todo = list(_scan(root, path))
+    while todo:
+        item = todo.pop()
+        if isinstance(item, _Names):
+            todo += item.look(root)
+        else:
+            yield item
+
+
+def _scan(root: SourceRoot, path: bytes) -> Sequence[Found | _Names]:
     """List one directory, names in descending order, so that the next one is popped from the end."""
     items: list[Found] = []
     prefix = path + b"/" if path else b""
@@ -363,7 +531,12 @@ def _scan(root: SourceRoot, path: bytes) -> list[Found]:
         fd = open_in_root(root.fd, path or b".", _OPEN_DIRECTORY)
         try:
             with os.scandir(fd) as entries:
-                for entry in entries:
+                first = list(islice(entries, _LARGE_DIRECTORY))
+                if len(first) == _LARGE_DIRECTORY:
+                    names = [entry.name.encode(encoding, "surrogateescape") for entry in chain(first, entries)]
+                    names.sort(reverse=True)
+                    return [_Names(path, names)]
+                for entry in first:
                     name = entry.name
                     encoded = name.encode(encoding, "surrogateescape")
                     linkname = os.readlink(encoded, dir_fd=fd) if entry.is_symlink() else b""

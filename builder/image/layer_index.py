@@ -16,6 +16,7 @@ from runtime.layers.whiteouts import OPAQUE_NAME, WHITEOUT_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from builder.cache.state import State
     from registry.oci.digest import Digest
@@ -52,10 +53,13 @@ class LayerIndex:
 
     def put(self, diff_id: Digest, entries: Iterable[Entry]) -> None:
         """Keep the tree of a layer. Idempotent; other processes see all of it or nothing."""
-        folders = [
-            (path.encode(_BYTES), json.dumps(folder, separators=(",", ":")))
-            for path, folder in _folders(entries).items()
-        ]
+        self._put(diff_id, ((path.encode(_BYTES), _to_json(folder)) for path, folder in _folders(entries).items()))
+
+    def put_rows(self, diff_id: Digest, rows: TreeRows) -> None:
+        """Keep the tree of a layer that was taken in before; otherwise as `put`."""
+        self._put(diff_id, rows.finish())
+
+    def _put(self, diff_id: Digest, folders: Iterable[tuple[bytes, str]]) -> None:
         with self._state.writing() as connection:
             known = connection.execute("SELECT 1 FROM layer WHERE diff_id = ?", (diff_id,)).fetchone()
             if known:
@@ -77,6 +81,55 @@ class LayerIndex:
         with self._state.reading() as connection:
             row = connection.execute("SELECT id FROM layer WHERE diff_id = ?", (diff_id,)).fetchone()
         return row[0] if row else None
+
+
+class TreeRows:
+    """The tree of a layer on its way into the index, which takes little memory.
+
+    For entries in the order of a tar that is sorted, without deletions: each directory before its contents, and what is
+    in one directory together.
+
+    Args:
+        folder: where it lies while it is large.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from builder.cache.spool import Spool  # noqa: PLC0415  a build that is cached makes no layer
+
+        self._spool = Spool(folder)
+        self._open: list[tuple[bytes, _Folder]] = [(b"", {})]
+
+    def add(self, entry: Entry) -> None:
+        """Take the next entry."""
+        path, kind, mode, uid, gid, mtime, size, linkname = entry[:8]
+        if not path:
+            return
+        at = path.rfind(b"/")
+        parent = path[:at] if at > 0 else b""
+        opened = self._open
+        while opened[-1][0] != parent:
+            self._close()
+        name = path[at + 1 :].decode(_BYTES)
+        opened[-1][1][name] = (_KIND_CODES[kind], mode, uid, gid, mtime, size, linkname.decode(_BYTES))
+        if kind is EntryKind.DIRECTORY:
+            opened.append((path, {}))
+
+    def finish(self) -> Iterator[tuple[bytes, str]]:
+        """Give the rows of all folders; nothing can be added any more."""
+        while self._open:
+            self._close()
+        rows = iter(self._spool)
+        for folder in rows:
+            yield folder, next(rows).decode()
+
+    def _close(self) -> None:
+        path, folder = self._open.pop()
+        self._spool.add(path)
+        self._spool.add(_to_json(folder).encode())
+
+
+def _to_json(folder: _Folder) -> str:
+    return json.dumps(folder, separators=(",", ":"))
 
 
 class IndexTree:

@@ -10,11 +10,14 @@ from builder.image.assemble import Layer
 from registry.oci.digest import Digest
 
 if TYPE_CHECKING:
+    from hashlib import _Hash as HASH
+
     from builder.context.digest_copied import CopiedSelection
     from builder.context.walk import SourceRoot
     from builder.solve.ops.place import PlacedEntry
     from builder.store import Store
     from registry.content.compression import Compression
+    from registry.content.layer_sink import LayerBlob
     from runtime.layers.archive import ArchiveWriter
     from runtime.layers.entry import Entry
 
@@ -45,17 +48,60 @@ class LayerMaker:
             write: writes the entries.
             epoch: find out what the diff_id would be with no time later than this, in seconds.
         """
+        entries: list[Entry] = []
+        clamped = None if epoch is None else hashlib.sha256()
+        blob = self._store_layer(lambda archive: write(archive, entries.append), clamped, epoch or 0)
+        self._store.index.put(blob.diff_id, entries)
+        return self._made(blob, clamped)
+
+    def make_placed(
+        self,
+        placed: Iterable[PlacedEntry],
+        *,
+        root: SourceRoot | None,
+        copied: CopiedSelection | None = None,
+        in_order: bool = True,
+    ) -> Layer:
+        """Write one layer of placed entries.
+
+        Args:
+            placed: the entries.
+            root: where their contents are read.
+            copied: digests them on the way, and is finished.
+            in_order: whether they stand in the order of `TreeRows`; then however many there are takes little memory.
+        """
+        from builder.image.layer_index import TreeRows  # noqa: PLC0415  a build that is cached makes no layer
+        from builder.solve.ops.place import write_entries  # noqa: PLC0415  as above
+
+        entries: list[Entry] = []
+        rows = TreeRows(self._store.temporary)
+
+        def write(archive: ArchiveWriter) -> None:
+            noted = _noted(placed, rows.add if in_order else entries.append)
+            write_entries(noted, archive, root=root, digests=copied.files if copied else None)
+            if copied is not None:
+                copied.finish()
+
+        blob = self._store_layer(write)
+        if in_order:
+            self._store.index.put_rows(blob.diff_id, rows)
+        else:
+            self._store.index.put(blob.diff_id, entries)
+        return self._made(blob)
+
+    def _store_layer(
+        self, write: Callable[[ArchiveWriter], None], clamped: HASH | None = None, latest: int = 0
+    ) -> LayerBlob:
         from registry.content.layer_sink import LayerSink  # noqa: PLC0415  a build that is cached makes no layer
         from runtime.layers.archive import ArchiveWriter  # noqa: PLC0415  as above
 
-        entries: list[Entry] = []
         with LayerSink(self._store.blobs.writer(), self._compression, threads=self._threads) as sink:
-            clamped = None if epoch is None else hashlib.sha256()
-            archive = ArchiveWriter(sink.write, latest=epoch or 0, write_clamped=clamped.update if clamped else None)
-            write(archive, entries.append)
+            archive = ArchiveWriter(sink.write, latest=latest, write_clamped=clamped.update if clamped else None)
+            write(archive)
             archive.finish()
-            blob = sink.finish()
-        self._store.index.put(blob.diff_id, entries)
+            return sink.finish()
+
+    def _made(self, blob: LayerBlob, clamped: HASH | None = None) -> Layer:
         self._store.state.put_blob(blob.diff_id, blob.descriptor)
         return Layer(
             diff_id=blob.diff_id,
@@ -63,21 +109,8 @@ class LayerMaker:
             clamped=None if clamped is None else Digest(f"sha256:{clamped.hexdigest()}"),
         )
 
-    def make_placed(
-        self, placed: Iterable[PlacedEntry], *, root: SourceRoot | None, copied: CopiedSelection | None = None
-    ) -> Layer:
-        """Write one layer of placed entries, reading contents below *root*, and finish what *copied* digests."""
-        from builder.solve.ops.place import write_entries  # noqa: PLC0415  a build that is cached makes no layer
-
-        def write(archive: ArchiveWriter, note: Callable[[Entry], None]) -> None:
-            write_entries(_noted(placed, note), archive, root=root, digests=copied.files if copied else None)
-            if copied is not None:
-                copied.finish()
-
-        return self.make(write)
-
 
 def _noted(placed: Iterable[PlacedEntry], note: Callable[[Entry], None]) -> Iterator[PlacedEntry]:
     for item in placed:
-        note(item.entry)
+        note(item[0])
         yield item

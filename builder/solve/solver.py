@@ -26,7 +26,7 @@ from builder.image.assemble import Layer
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.platforms import Plans
 from builder.solve.filesystem import FileSystem, FileSystems, snapshot_name
-from builder.solve.questions import Question, list_stages
+from builder.solve.questions import AskedFiles, Question, list_stages
 from builder.tree import EmptyTree, Tree
 from registry.value import frozen
 
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from builder.cache.document import CachedLayer
+    from builder.cache.listing import Listing
     from builder.cache.past import PastStep
-    from builder.context.digest import ListedSource
+    from builder.cache.spool import Spool
     from builder.context.local import Context
     from builder.context.named import NamedContexts
     from builder.context.remote import Network, RemoteContext
@@ -113,9 +114,9 @@ class Solver:
         self._imported = imported
         self._wants_all_layers = wants_all_layers
         self._explainer = explainer
-        self._found: dict[str, tuple[CachedLayer, Record, bytes]] = {}
+        self._found: dict[str, tuple[CachedLayer, Record, Spool | None]] = {}
         self._questions: dict[str, Question] = {}
-        self._listed: dict[str, list[ListedSource]] = {}
+        self._listed: dict[str, AskedFiles] = {}
         self._store = store
         self._context = context
         self._layers = layers
@@ -394,7 +395,8 @@ class Solver:
     def _explain(self, vertex: Vertex, *, cached: bool) -> CacheAnswer | None:
         if self._explainer is None:
             return None
-        listed = () if cached else self._list_files(vertex)
+        listing = None if cached else self._list_files(vertex)
+        listed = () if listing is None else listing.sources()
         return self._explainer.answer(vertex, self._questions, listed, cached=cached)
 
     # Answers
@@ -453,7 +455,7 @@ class Solver:
             case RunCommand() as op if op.mounts:
                 from builder.solve.mount_inputs import cheap_ingredients  # noqa: PLC0415  only with mounts
 
-                self._listed[vertex.digest] = []
+                self._listed.pop(vertex.digest, None)
                 contents = [_content(self.result(source)) for source in vertex.sources]
                 ingredients += cheap_ingredients(op, contents, partial(self._digest_mounted, vertex))
             case _:
@@ -492,24 +494,29 @@ class Solver:
 
     def _digest(self, vertex: Vertex, op: CopyFiles) -> str:
         if vertex.digest not in self._digests:
-            listed = self._listed[vertex.digest] = []
-            selection = self._select(vertex, op)
+            self._listed.pop(vertex.digest, None)
+            selection, listed = self._select(vertex, op), partial(self._begin_listing, vertex)
             self._digests[vertex.digest] = digest_files(selection, self._fingerprints, span=vertex.span, listed=listed)
         return self._digests[vertex.digest]
 
-    def _list_files(self, vertex: Vertex) -> Sequence[ListedSource]:
+    def _begin_listing(self, vertex: Vertex) -> AskedFiles:
+        """Give what takes the files in the key of a vertex."""
+        return self._listed.setdefault(vertex.digest, AskedFiles(self._store.temporary))
+
+    def _list_files(self, vertex: Vertex) -> Listing | None:
         """List the files in the key of a vertex, also those of the context that were known at sight."""
-        listed = self._listed.get(vertex.digest, [])
-        if not listed and isinstance(vertex.op, CopyFiles) and vertex.digest in self._digests:
-            selection = self._select(vertex, vertex.op)
+        is_digested = vertex.digest in self._digests and vertex.digest not in self._listed
+        if is_digested and isinstance(vertex.op, CopyFiles):
+            selection, listed = self._select(vertex, vertex.op), partial(self._begin_listing, vertex)
             digest_files(selection, self._fingerprints, span=vertex.span, listed=listed, at_sight=False)
-        return listed
+        asked = self._listed.get(vertex.digest)
+        return None if asked is None else asked.listing()
 
     def _digest_mounted(self, vertex: Vertex, mount: PlannedMount) -> str:
         """Digest and list what a mount shows of the context, or of the file system of another vertex."""
         from builder.solve.mount_inputs import select_mounted, select_mounted_from  # noqa: PLC0415  as above
 
-        listed = self._listed[vertex.digest]
+        listed = partial(self._begin_listing, vertex)
         if mount.source is None:
             selection = select_mounted(self._context, vertex, mount)
             return digest_files(selection, self._fingerprints, span=vertex.span, listed=listed, at_sight=False)
@@ -577,7 +584,8 @@ class Solver:
     def _copy_and_digest(self, vertex: Vertex, op: CopyFiles) -> Result:
         from builder.solve.ops.copy_files import copy_and_digest  # noqa: PLC0415  as in _carry_out
 
-        listed = self._listed[vertex.digest] = []
+        self._listed.pop(vertex.digest, None)
+        listed = self._begin_listing(vertex)
         selection, tree = self._select(vertex, op), self._tree(op, self.result(vertex.parent))
         copied = copy_and_digest(vertex, op, selection, tree, self._layers, self._fingerprints, listed)
         self._digests[vertex.digest] = copied.digest
@@ -592,7 +600,8 @@ class Solver:
 
         with self._file_systems.opened(self.result(vertex.sources[0])) as root_fd:
             selection = select_from_stage(vertex, op, root_fd)
-            listed = self._listed[vertex.digest] = []
+            self._listed.pop(vertex.digest, None)
+            listed = partial(self._begin_listing, vertex)
             by_content = [
                 *op.ingredients(),
                 *self._below(vertex),
@@ -613,7 +622,7 @@ class Solver:
         """Run a command that mounts other file systems, unless what it sees of them is known after all."""
         from builder.solve.mount_inputs import exact_ingredients  # noqa: PLC0415  only with mounts
 
-        self._listed[vertex.digest] = []
+        self._listed.pop(vertex.digest, None)
         mounted = exact_ingredients(op, partial(self._digest_mounted, vertex))
         by_content = [*op.ingredients(), *self._below(vertex), *mounted]
         content_key = derive_key(by_content)
@@ -674,16 +683,12 @@ class Solver:
         self._store.state.put_record(record, listing=listing)
         return Result((*self.result(vertex.parent), layer), layer, cached=False)
 
-    def _listing(self, vertex: Vertex, ingredients: Iterable[Ingredient]) -> bytes:
-        """Give the listing to be kept with a key, empty if it is not made of files."""
+    def _listing(self, vertex: Vertex, ingredients: Iterable[Ingredient]) -> Spool | None:
+        """Give the listing to be kept with a key, None if it is not made of files."""
         if all(name not in {"files", "mounted files"} for name, _ in ingredients):
-            return b""
-        listed = self._list_files(vertex)
-        if not listed:
-            return b""
-        from builder.cache.listing import pack_listing  # noqa: PLC0415  a build that is cached keeps nothing
-
-        return pack_listing(listed)
+            return None
+        listing = self._list_files(vertex)
+        return None if listing is None else listing.pack()
 
 
 def _repeat(action: Callable[[], _Done]) -> _Done:

@@ -158,11 +158,21 @@ class LayerSink:
         self._writer.write(compressed)
 
 
-def deflate(data: bytes) -> bytes:
-    """Compress bytes fast, to a zlib stream."""
-    from isal import isal_zlib  # noqa: PLC0415  (slow)
+class Deflater:
+    """Compresses bytes fast, to a zlib stream."""
 
-    return bytes(isal_zlib.compress(data, 1))
+    def __init__(self) -> None:
+        from isal import isal_zlib  # noqa: PLC0415  (slow)
+
+        self._stream = isal_zlib.compressobj(1)
+
+    def compress(self, data: bytes) -> bytes:
+        """Take the next bytes, and give what is ready."""
+        return bytes(self._stream.compress(data))
+
+    def finish(self) -> bytes:
+        """Give the end."""
+        return bytes(self._stream.flush())
 
 
 def recompress(store: BlobStore, descriptor: Descriptor, compression: Compression, *, threads: int = 2) -> LayerBlob:

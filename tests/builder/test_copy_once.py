@@ -11,7 +11,7 @@ import pytest
 
 from builder.cache.listing import unpack_listing
 from builder.cache.state import Record
-from builder.context import local
+from builder.context import digest, local, walk
 from builder.context.fingerprint import RACY_NS
 from builder.context.walk import Opener
 from builder.errors import ContextError
@@ -68,6 +68,16 @@ def age(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(local.time, "time_ns", lambda: later() + 10 * RACY_NS)
 
 
+@pytest.fixture(params=["at once", "in pieces", "walked anew"])
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have files go through the build together, a few at a time, or forgotten in between."""
+    if request.param != "at once":
+        monkeypatch.setattr(walk, "CHUNK", 3)
+        monkeypatch.setattr(digest, "CHUNK", 3)
+    if request.param == "walked anew":
+        monkeypatch.setattr(walk, "KEPT", 2)
+
+
 class Reading:
     """Counts how often files are opened."""
 
@@ -108,7 +118,6 @@ def known_of(workshop: Workshop) -> dict[str, object]:
     listings = {key: tuple(unpack_listing(state.find_listing(key))) for key in records}
     return {
         "listings": listings,
-        "bytes": {key: bytes(state.find_listing(key)) for key in records},
         "records": {key: (one.op, one.diff_id, one.name, one.ingredients) for key, one in records.items()},
         **tables,
     }
@@ -126,7 +135,7 @@ def beside(workshop: Workshop, folder: Path) -> Workshop:
     return other
 
 
-@pytest.mark.usefixtures("age")
+@pytest.mark.usefixtures("age", "memory")
 @pytest.mark.parametrize(
     "instruction",
     [

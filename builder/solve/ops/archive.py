@@ -20,7 +20,7 @@ from builder.context.digest import CheckedFile
 from builder.context.select import InlineFile
 from builder.context.walk import Opener, shown
 from builder.errors import ContextError, CopyError
-from builder.solve.ops.place import PlacedEntry, Placement
+from builder.solve.ops.place import PlacedEntry, Placement, only_directory
 from builder.tree import Below, resolve
 from registry.errors import RegistryError
 from runtime.errors import LayerError
@@ -81,6 +81,9 @@ def place_add(
         CopyError: an entry does not fit.
     """
     placement = Placement(tree, owner=owner, mode=mode, now=now, span=span)
+    if (directory := only_directory(selection)) is not None:
+        yield from placement.copy_directory(directory, destination, root=selection.root)
+        return
     yield from add_selection(placement, selection, destination, unpack=unpack, owner=owner, span=span)
 
 

@@ -11,12 +11,12 @@ from builder.context.select import InlineFile, Selection, select_sources
 from builder.context.walk import image_root
 from builder.solve.ops.archive import place_add
 from builder.solve.ops.ownership import resolve_owner
-from builder.solve.ops.place import encode_destination, place_copy
+from builder.solve.ops.place import encode_destination, only_directory, place_copy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from builder.context.digest import ListedSource
+    from builder.context.digest import Listed
     from builder.context.fingerprint import Fingerprints
     from builder.image.assemble import Layer
     from builder.plan.graph import CopyFiles, Vertex
@@ -46,7 +46,7 @@ def copy_and_digest(
     tree: Tree,
     layers: LayerMaker,
     fingerprints: Fingerprints,
-    listed: list[ListedSource],
+    listed: Listed,
 ) -> CopiedLayer:
     """Make the layer of a COPY or ADD of files that were not digested before, each of which is read once.
 
@@ -99,6 +99,9 @@ def copy_files(
         for file in op.inline
     )
     everything = Selection(root=selection.root, sources=(*selection.sources, *inline))
+    directory = None if remotes else only_directory(everything)
+    if directory is not None and copied is not None:
+        everything = Selection(root=selection.root, sources=(copied.watched(directory),))
     destination = encode_destination(op.destination, span=vertex.span)
     now = int(time.time()) if op.epoch is None else op.epoch
     if remotes:
@@ -111,4 +114,6 @@ def copy_files(
         placed = place_add(everything, tree, destination, owner=owner, mode=mode, now=now, span=vertex.span)
     else:
         placed = iter(place_copy(everything, tree, destination, owner=owner, mode=mode, now=now, span=vertex.span))
-    return layers.make_placed(placed, root=everything.root, copied=copied)
+    # Archives are unpacked in their own order; all else is in that of the tar.
+    in_order = not op.unpack or directory is not None
+    return layers.make_placed(placed, root=everything.root, copied=copied, in_order=in_order and not remotes)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from builder.context.digest import CheckedFile, read_capability
 from builder.context.digest_copied import CopiedFile, read_copied
-from builder.context.select import InlineFile
+from builder.context.select import InlineFile, Selected
 from builder.context.walk import KINDS, Found, Opener, changed_error, encode_path, shown
 from builder.errors import CopyError
 from builder.tree import OverlayTree, resolve
@@ -27,10 +27,10 @@ from runtime.layers.whiteouts import WHITEOUT_PREFIX
 from runtime.layers.xattrs import CAPABILITY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from builder.context.digest import FileDigests
-    from builder.context.select import Selected, Selection
+    from builder.context.select import Selection
     from builder.context.walk import SourceRoot
     from builder.plan.mode import Mode
     from builder.solve.ops.ownership import Owner
@@ -76,8 +76,8 @@ def place_copy(
     mode: Mode | None,
     now: int,
     span: Span | None = None,
-) -> list[PlacedEntry]:
-    """Place *selection* at *destination*.
+) -> Iterable[PlacedEntry]:
+    """Place *selection* at *destination*; if it is one directory, while its entries are taken.
 
     Args:
         selection: what is copied.
@@ -95,9 +95,20 @@ def place_copy(
         CopyError: a file would replace a directory, a directory a file, or several sources one another.
     """
     placement = Placement(tree, owner=owner, mode=mode, now=now, span=span)
+    if (directory := only_directory(selection)) is not None:
+        return placement.copy_directory(directory, destination, root=selection.root)
     for source in selection.sources:
         placement.copy(source, destination, root=selection.root)
     return placement.take()
+
+
+def only_directory(selection: Selection) -> Selected | None:
+    """Give the directory that is all of a selection; None if it is something else."""
+    match selection.sources:
+        case (Selected() as source,) if source.is_directory:
+            return source
+        case _:
+            return None
 
 
 def write_entries(
@@ -233,6 +244,62 @@ class Placement:
                 raise self._not_a_directory(target)
             self.make_directory(target)
             self._put_contents(source, target, keep_owner=root is not None and root.keep_owner)
+            self._put_top(source, target)
+
+    def copy_directory(self, source: Selected, destination: bytes, *, root: SourceRoot | None) -> Iterator[PlacedEntry]:
+        """Place one directory and nothing else, entry by entry, in the order of the tar.
+
+        That is the order in which a directory is walked, so however much lies in it, little of it is in memory.
+
+        Yields:
+            What `take` would give after `copy`.
+
+        Raises:
+            CopyError: it does not fit what is there; perhaps only when some entries were given.
+        """
+        self._source += 1
+        folder, slash, last = destination.rpartition(b"/")
+        self.make_directory(destination if slash and not last else folder)
+        target = self._resolve(destination)
+        there = self.tree.find(target)
+        if there is not None and there.kind is not EntryKind.DIRECTORY:
+            raise self._not_a_directory(target)
+        self.make_directory(target)
+        self._put_top(source, target)
+        yield from self.take()
+        yield from self._place_contents(source, target, keep_owner=root is not None and root.keep_owner)
+
+    def _place_contents(self, source: Selected, target: bytes, *, keep_owner: bool) -> Iterator[PlacedEntry]:
+        occupied: dict[bytes, dict[bytes, Entry]] = {
+            target: {one.path: one for one in self.tree.children_below(target)}
+        }
+        is_busy = bool(occupied[target])
+        firsts: dict[tuple[int, int], bytes] = {}
+        prefix = target + b"/" if target else b""
+        skip = source.skip
+        directory, regular = EntryKind.DIRECTORY, EntryKind.FILE
+        make, placed, new = self._entry, PlacedEntry, tuple.__new__
+        for item in source.below:
+            path = prefix + item[0][skip:]
+            entry = make(item, path, keep_owner=keep_owner)
+            kind = entry[1]
+            if is_busy and (around := occupied.get(path[: max(path.rfind(b"/"), 0)])):
+                there = around.get(path)
+                if there is not None and (kind is directory) is not (there.kind is directory):
+                    raise self._not_a_directory(path) if kind is directory else self._is_a_directory(path)
+                if there is not None and kind is directory:
+                    occupied[path] = {one.path: one for one in self.tree.children_below(path)}
+            if b".wh." in path:
+                self._check_name(path)
+            content: Found | None = None
+            if kind is regular:
+                status = item[1]
+                content = item if entry[6] else None
+                if status.st_nlink > 1:
+                    first = firsts.setdefault((status.st_dev, status.st_ino), path)
+                    if first is not path:
+                        entry, content = entry._replace(kind=EntryKind.HARDLINK, size=0, linkname=first), None
+            yield new(placed, (entry, content))
 
     def make_directory(self, path: bytes) -> bytes:
         """Make the directory *path* and those above it that are missing; returns it with its links followed.
@@ -359,7 +426,10 @@ class Placement:
                     links[path] = (number, status.st_dev, status.st_ino)
             else:
                 contents[path] = None
-        top = tree.find(target)
+
+    def _put_top(self, source: Selected, target: bytes) -> None:
+        """Give the directory that takes the contents of another in the time of that."""
+        top = self.tree.find(target)
         if target and top is not None:
             self.put(top._replace(mtime=int(source.item.stat[stat.ST_MTIME])))
 

@@ -4,11 +4,12 @@ import time
 
 import pytest
 
-from builder.cache.listing import compare_listings, pack_listing, unpack_listing
+from builder.cache.listing import Listing, compare_listings, unpack_listing
 from builder.context.digest import ListedSource, digest_selection
 from builder.context.select import Selection, select_sources
 from builder.events import CacheChange
 from tests.fakes.context import make_tree, source_root
+from tests.fakes.listing import make_listing
 
 ONE, TWO, THREE = (
     f"sha256:{digest}"
@@ -29,11 +30,11 @@ def folder(tmp_path):
 
 def listed(folder, *arguments):
     """List what a COPY of *arguments* would be digested from."""
-    sources: list[ListedSource] = []
+    listing = Listing(folder)
     with source_root(folder) as root:
         selection = Selection(root=root, sources=select_sources(root, arguments))
-        digest_selection(selection, None, now_ns=time.time_ns(), listed=sources)
-    return sources
+        digest_selection(selection, None, now_ns=time.time_ns(), listed=lambda: listing)
+    return listing.sources()
 
 
 def _become_a_directory(path):
@@ -107,11 +108,16 @@ def test_owner_is_compared(folder):
     assert list(compare_listings([source], [other])) == [CacheChange("file owner", "e", "0:0", "7:0")]
 
 
+@pytest.mark.parametrize("piece", [36, 1 << 16])
 @pytest.mark.parametrize("count", [0, 1, 3000], ids=["nothing", "small", "large"])
-def test_listing_is_unpacked_as_it_was_packed(count):
-    """Whichever compressor was used."""
+def test_listing_is_unpacked_as_it_was_packed(tmp_path, count, piece):
+    """Whichever compressor was used, and in whichever pieces it came."""
     records = b"".join(number.to_bytes(36, "big") for number in range(count))
     sources = [ListedSource(b"name", b"prefix/", records), ListedSource(b"\xff", b"", b"")] if count else []
 
-    assert unpack_listing(pack_listing(sources)) == tuple(sources)
-    assert bool(pack_listing(sources)) is bool(count)
+    listing = make_listing(tmp_path, sources, piece=piece)
+    packed = b"".join(listing.pack())
+
+    assert unpack_listing(packed) == listing.sources() == tuple(sources)
+    assert listing.pack().size == len(packed)
+    assert bool(packed) is bool(count)

@@ -13,6 +13,7 @@ from builder.cache import fingerprints as fingerprints_module
 from builder.cache.fingerprints import StoredFingerprints
 from builder.cache.key import derive_key
 from builder.cache.past import PastStep
+from builder.cache.spool import Spool
 from builder.cache.state import USE_GRAIN, Record, State
 from builder.context.remote import UrlRow
 from builder.errors import StateDamagedError, StoreError
@@ -140,9 +141,12 @@ def test_records_of_a_name_are_listed_the_last_used_first(state, monkeypatch):
     assert [found.key for found in state.find_named("RUN x", limit=2)] == ["a", "c"]
 
 
-def test_listing_goes_with_its_record(state):
+def test_listing_goes_with_its_record(state, tmp_path):
     """It is there as long as the record is, so also where the record was used since."""
-    state.put_record(record("a"), listing=b"listing")
+    listing = Spool(tmp_path)
+    listing.add(b"list")
+    listing.add(b"ing")
+    state.put_record(record("a"), listing=listing)
     state.put_record(record("b"))
 
     assert (state.find_listing("a"), state.find_listing("b")) == (b"listing", b"")
@@ -395,3 +399,19 @@ def test_same_steps_again_write_nothing(state, monkeypatch):
         {"a": 1000.0, "b": 1002.0},
         {"a": 1001.0 + USE_GRAIN, "b": 1002.0},
     ]
+
+
+@pytest.mark.parametrize("gap", [0, 3, 1 << 20])
+def test_fingerprints_are_found_wherever_their_inodes_lie(state, monkeypatch, gap):
+    """Neighbours are asked for together, on each device by itself."""
+    monkeypatch.setattr(fingerprints_module, "_GAP", gap)
+    rows = [(device, inode, 1, 2, 3, b"%d" % inode) for device in (1, 2) for inode in (1, 2, 5, 9, 1 << 40)]
+    fingerprints = StoredFingerprints(state)
+    fingerprints.store(rows)
+    asked = {(1, 2), (1, 5), (2, 1), (2, 9), (2, 1 << 40), (3, 7)}
+    found = fingerprints.load(asked)
+
+    assert {key: found.get(key) for key in asked} == {
+        key: None if key[0] == 3 else (1, 2, 3, b"%d" % key[1]) for key in asked
+    }
+    assert fingerprints.load(()) == {}

@@ -1,9 +1,11 @@
 """The index of layer trees against the rules of image-spec, layer.md."""
 
+import contextlib
+
 import pytest
 
 from builder.cache.state import State
-from builder.image.layer_index import LayerIndex
+from builder.image.layer_index import LayerIndex, TreeRows
 from registry.oci.digest import digest_of
 from runtime.layers.entry import Entry, EntryKind
 
@@ -99,3 +101,34 @@ def test_content_is_read_of_files_only(tree):
     assert found.read(b"etc/passwd") == b"content of etc/passwd"
     assert found.read(b"etc") is None
     assert found.read(b"etc/group") is None
+
+
+def rows_of(state, diff_id):
+    """Read what the index has of a layer."""
+    with state.reading() as connection:
+        return sorted(
+            connection.execute(
+                "SELECT folder, names FROM tree JOIN layer ON layer.id = tree.layer WHERE diff_id = ?", (diff_id,)
+            ).fetchall()
+        )
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [],
+        [folder(b""), file(b"a")],
+        [folder(b"a"), folder(b"a/b"), file(b"a/b/c"), file(b"a/d"), file(b"a-b"), folder(b"e"), folder(b"e/\xff")],
+    ],
+    ids=["nothing", "root", "nested"],
+)
+def test_tree_that_is_taken_in_row_by_row_is_the_same(tmp_path, entries):
+    """Entries in the order of the tar need not be all at hand."""
+    with contextlib.closing(State(tmp_path / "state.db")) as state:
+        index, rows = LayerIndex(state), TreeRows(tmp_path)
+        for entry in entries:
+            rows.add(entry)
+        index.put(digest_of(b"whole"), entries)
+        index.put_rows(digest_of(b"rows"), rows)
+
+        assert rows_of(state, digest_of(b"rows")) == rows_of(state, digest_of(b"whole"))

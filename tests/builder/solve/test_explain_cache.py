@@ -1,11 +1,11 @@
 """Why the cache had a step or not, told from records and the last build."""
 
 import math
+from pathlib import Path
 
 import pytest
 
 from builder.cache.key import derive_key
-from builder.cache.listing import pack_listing
 from builder.cache.state import Record, State
 from builder.context.digest import ListedSource
 from builder.events import CacheAnswer, CacheChange
@@ -17,6 +17,7 @@ from registry.oci.image_config import ImageConfig
 from registry.oci.platform import Platform
 from registry.value import replace
 from tests.fakes.image import compose_image
+from tests.fakes.listing import make_listing
 
 PLACE = "place"
 LINUX = Platform("linux", "amd64")
@@ -42,10 +43,11 @@ def copy(source: Vertex, parent: Vertex) -> Vertex:
 
 
 class Machine:
-    """A state database, and builds in it whose steps give what they are told to give."""
+    """A state database in a folder, and builds in it whose steps give what they are told to give."""
 
-    def __init__(self, state: State) -> None:
-        self.state = state
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = State(folder / "state.db")
 
     def build(self, *vertices: Vertex, listed: tuple[ListedSource, ...] = (), **contents: str) -> list[CacheAnswer]:
         """Ask for *vertices* as the solver does, keep their records, and return the answers.
@@ -76,7 +78,7 @@ class Machine:
                 name=vertex.text,
                 ingredients=tuple(ingredients),
             )
-            self.state.put_record(record, listing=pack_listing(listed))
+            self.state.put_record(record, listing=make_listing(self.folder, listed).pack())
         self.state.put_past(PLACE, list_stages(vertices, questions))
         return answers
 
@@ -84,9 +86,9 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path):
     """Give an empty one."""
-    state = State(tmp_path / "state.db")
-    yield Machine(state)
-    state.close()
+    made = Machine(tmp_path)
+    yield made
+    made.state.close()
 
 
 def test_step_that_was_never_done_is_new(machine):

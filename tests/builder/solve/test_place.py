@@ -16,7 +16,7 @@ from builder.context.select import InlineFile, Selection, select_sources
 from builder.errors import ContextError, CopyError
 from builder.plan.image_state import destination_path
 from builder.plan.mode import Mode
-from builder.solve.ops.place import encode_destination, place_copy, write_entries
+from builder.solve.ops.place import Placement, encode_destination, place_copy, write_entries
 from builder.tree import EmptyTree
 from runtime.layers.archive import ArchiveWriter
 from runtime.layers.entry import EntryKind
@@ -46,7 +46,7 @@ def _copy(
 ):
     with source_root(folder, keep_owner=keep_owner) as root:
         selection = Selection(root=root, sources=select_sources(root, arguments, **options))
-        return place_copy(
+        placed = place_copy(
             selection,
             tree if tree is not None else DictTree(),
             encode_destination(destination_path(destination, workdir)),
@@ -54,6 +54,7 @@ def _copy(
             mode=Mode(chmod) if chmod else None,
             now=NOW,
         )
+        return list(placed)
 
 
 def _paths(placed):
@@ -371,6 +372,43 @@ def test_layer_is_ordered_complete_and_without_duplicates(folder, arguments, des
 
     assert paths == sorted(set(paths), key=lambda path: path.split(b"/"))
     assert {path.rpartition(b"/")[0] for path in paths} <= {*paths, b""}
+
+
+def _placed_or_refused(place):
+    try:
+        return list(place())
+    except CopyError as error:
+        return error.message
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    argument=st.sampled_from(["d", "d/sub", "e", "s", "t", "."]),
+    destination=_DESTINATIONS,
+    occupied=st.sets(st.sampled_from(["a", "a/0", "x", "sub", "sub/y", "a-b"])),
+    parents=st.booleans(),
+)
+def test_directory_is_placed_entry_by_entry_as_at_once(folder, argument, destination, occupied, parents):
+    """What is there already is merged or refused in the same way; hard links are to the same name."""
+    if not (folder / "s").exists():
+        make_tree(folder, {"s/a/1": b"", "s/a-b": b"", "t/a/0": b"0"})
+        (folder / "t/0").hardlink_to(folder / "t/a/0")
+        (folder / "s/1").hardlink_to(folder / "s/a/1")
+    lying = [directory(b"usr/lib/" + name.encode()) for name in occupied]
+    tree = DictTree(symlink(b"link", b"usr"), *lying, *(file(b"o/" + name.encode()) for name in occupied))
+    with source_root(folder) as root:
+        (source,) = select_sources(root, [argument], parents=parents)
+
+        def make():
+            return Placement(tree, owner=None, mode=None, now=NOW, span=None)
+
+        def at_once():
+            placement = make()
+            placement.copy(source, encode_destination(destination), root=root)
+            return placement.take()
+
+        by_entry = _placed_or_refused(lambda: make().copy_directory(source, encode_destination(destination), root=root))
+        assert by_entry == _placed_or_refused(at_once)
 
 
 def test_destination_that_cannot_be_a_path_is_refused():
