@@ -226,14 +226,14 @@ class SourceDigests:
 
     def _digest_files(self, root: SourceRoot, waiting: Iterable[tuple[int, list[Found]]]) -> FileDigests:
         """Find the digest of every regular file, reading only those that are unknown; racy ones mark their sources."""
-        is_regular, now_ns = stat.S_ISREG, self._now_ns
+        now_ns, regular = self._now_ns, stat.S_IFREG
         files: dict[tuple[int, int], Found] = {}
         racy: set[tuple[int, int]] = set()
         linked: list[tuple[int, int]] = []
         for number, chunk in waiting:
             for found in chunk:
                 status = found[1]
-                if is_regular(status.st_mode):
+                if status.st_mode & 0o170000 == regular:
                     key = (status.st_dev, status.st_ino)
                     files.setdefault(key, found)
                     if is_racy(status, now_ns):

@@ -159,20 +159,3 @@ class CopiedFile:
             raise changed_error(self._root, self._found.path)
         self._opener.check(self._found, self._fd)
         return add_capability(self._state.digest(), capability)
-
-
-def read_copied(
-    root: SourceRoot, opener: Opener, found: Found, fd: int, capability: bytes | None
-) -> tuple[bytes, bytes]:
-    """Read a small file at once; gives its bytes and its digest.
-
-    Raises:
-        ContextError: the file is not what was found.
-    """
-    size = found[1].st_size
-    data = os.read(fd, size + 1)
-    if len(data) != size:
-        raise changed_error(root, found[0])
-    opener.check(found, fd)
-    digest = hashlib.sha256(data).digest()
-    return data, digest if capability is None else add_capability(digest, capability)

@@ -355,20 +355,37 @@ class Opener:
             ContextError: it cannot be read, or is not the file that was found, or was written since.
         """
         path, seen, _ = found
-        root = self._root
-        if root is None:
-            raise ContextError(f"there is nothing to read from: `{shown(path)}`")
-        folder, _, name = path.rpartition(b"/")
+        root = self._needed_root(path)
         try:
-            if folder != self._folder:
-                self._change(root, folder)
-            fd = os.open(name, _OPEN_FILE, dir_fd=self._fd)
+            fd = self._open(root, path)
         except OSError as error:
             raise read_error(root, path, error) from error
         if self._is_changed(os.fstat(fd), seen):
             os.close(fd)
             raise changed_error(root, path)
         return fd
+
+    def read(self, found: Found) -> bytes:
+        """Read a small regular file at once; its stamps are compared when it was read.
+
+        Raises:
+            ContextError: it cannot be read, or is not the file that was found, or was written since.
+        """
+        path, seen, _ = found
+        root = self._needed_root(path)
+        try:
+            fd = self._open(root, path)
+            try:
+                # One byte more is asked for, which shows a file that has grown.
+                data = os.read(fd, seen.st_size + 1)
+                now = os.fstat(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise read_error(root, path, error) from error
+        if len(data) != seen.st_size or self._is_changed(now, seen):
+            raise changed_error(root, path)
+        return data
 
     def check(self, found: Found, fd: int) -> None:
         """Make sure, once an open file was read, that it was the one that was found until then.
@@ -381,6 +398,18 @@ class Opener:
         root = self._root
         if root is not None and self._is_live and self._is_changed(os.fstat(fd), found.stat):
             raise changed_error(root, found.path)
+
+    def _needed_root(self, path: bytes) -> SourceRoot:
+        if self._root is None:
+            raise ContextError(f"there is nothing to read from: `{shown(path)}`")
+        return self._root
+
+    def _open(self, root: SourceRoot, path: bytes) -> int:
+        at = path.rfind(b"/")
+        folder = path[:at] if at > 0 else b""
+        if folder != self._folder:
+            self._change(root, folder)
+        return os.open(path[at + 1 :], _OPEN_FILE, dir_fd=self._fd)
 
     def _is_changed(self, now: os.stat_result, seen: os.stat_result) -> bool:
         return (

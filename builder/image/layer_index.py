@@ -101,7 +101,7 @@ class TreeRows:
 
     def add(self, entry: Entry) -> None:
         """Take the next entry."""
-        path, kind, mode, uid, gid, mtime, size, linkname = entry[:8]
+        path, kind, mode, uid, gid, mtime, size, linkname, _, _ = entry
         if not path:
             return
         at = path.rfind(b"/")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from builder.context.walk import Found
+    from builder.context.walk import Found, SourceRoot
 
 TEXT = "FROM scratch\nCOPY a /a\n"
 SMALL, LARGE = 10, 3 << 20
@@ -96,21 +96,37 @@ def make_known(workshop: Workshop, text: str, name: str) -> None:
 
 
 class Intruder:
-    """Changes a file when it is opened for the *number*th time: right after, when its stamps were looked at."""
+    """Changes a file when it is opened for the *number*th time: right after, and after its stamps if they are looked at."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, change: Callable[[], None]) -> None:
         self._left = number
         self._change = change
-        genuine = Opener.open
+        open_checked, open_only = Opener.open, Opener._open
+        is_checked = False
 
         def open_and_change(opener: Opener, found: Found) -> int:
-            fd = genuine(opener, found)
-            self._left -= 1
-            if self._left == 0:
-                self._change()
+            nonlocal is_checked
+            is_checked = True
+            try:
+                fd = open_checked(opener, found)
+            finally:
+                is_checked = False
+            self._step()
+            return fd
+
+        def read_and_change(opener: Opener, root: SourceRoot, path: bytes) -> int:
+            fd = open_only(opener, root, path)
+            if not is_checked:
+                self._step()
             return fd
 
         monkeypatch.setattr(Opener, "open", open_and_change)
+        monkeypatch.setattr(Opener, "_open", read_and_change)
+
+    def _step(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._change()
 
 
 def content_of(workshop: Workshop, image: object) -> bytes:

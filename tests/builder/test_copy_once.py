@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from builder.context.walk import Found
+    from builder.context.walk import SourceRoot
 
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 LARGE = (3 << 20) + 7
@@ -83,13 +83,13 @@ class Reading:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened: list[bytes] = []
-        genuine = Opener.open
+        genuine = Opener._open
 
-        def open_and_count(opener: Opener, found: Found) -> int:
-            self.opened.append(found.path)
-            return genuine(opener, found)
+        def open_and_count(opener: Opener, root: SourceRoot, path: bytes) -> int:
+            self.opened.append(path)
+            return genuine(opener, root, path)
 
-        monkeypatch.setattr(Opener, "open", open_and_count)
+        monkeypatch.setattr(Opener, "_open", open_and_count)
 
 
 class Told(list):
@@ -245,14 +245,14 @@ def test_builds_that_copy_the_same_at_the_same_time_copy_once(
     second.store, second.context = workshop.store, workshop.context
     text = "FROM scratch\nCOPY a /x\n"
     begun, waiting = threading.Event(), threading.Event()
-    genuine = Opener.open
+    genuine = Opener._open
 
-    def open_late(opener: Opener, found: Found) -> int:
+    def open_late(opener: Opener, root: SourceRoot, path: bytes) -> int:
         begun.set()
         assert waiting.wait(30)
-        return genuine(opener, found)
+        return genuine(opener, root, path)
 
-    monkeypatch.setattr(Opener, "open", open_late)
+    monkeypatch.setattr(Opener, "_open", open_late)
     images = []
     first = threading.Thread(target=lambda: images.append(workshop.build(text, build_args=EPOCH)))
     first.start()

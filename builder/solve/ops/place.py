@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 import stat
+from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from builder.context.digest import CheckedFile, read_capability
-from builder.context.digest_copied import CopiedFile, read_copied
+from builder.context.digest_copied import CopiedFile
 from builder.context.select import InlineFile, Selected
 from builder.context.walk import KINDS, Found, Opener, changed_error, encode_path, shown
 from builder.errors import CopyError
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 
 _RIGHTS = stat.S_ISUID | stat.S_ISGID
+_MOST = 0o170000 | 0o7000
+"""Type of a file, and the mode bits that few have."""
 
 
 class PlacedEntry(NamedTuple):
@@ -146,25 +149,31 @@ def _add_digested(
     writer: ArchiveWriter, entry: Entry, found: Found, opener: Opener, root: SourceRoot, digests: FileDigests
 ) -> None:
     """Write a file that was not read before."""
+    status = found[1]
+    if entry[6] < READ_SIZE and not status.st_mode & 0o111:
+        data = opener.read(found)
+        writer.add(entry, data)
+        digest = sha256(data).digest()
+    else:
+        digest = _add_program(writer, entry, found, opener, root)
+    if digests.setdefault((status.st_dev, status.st_ino), digest) != digest:
+        raise changed_error(root, found.path)
+
+
+def _add_program(writer: ArchiveWriter, entry: Entry, found: Found, opener: Opener, root: SourceRoot) -> bytes:
+    """Write a file that is large or may have capabilities; returns its digest."""
     fd = opener.open(found)
     try:
-        status = found[1]
-        capability = read_capability(fd) if status.st_mode & 0o111 else None
+        capability = read_capability(fd) if found.stat.st_mode & 0o111 else None
         if capability is not None:
             entry = entry._replace(xattrs=((CAPABILITY, capability),))
-        if entry.size < READ_SIZE:
-            data, digest = read_copied(root, opener, found, fd, capability)
-            writer.add(entry, data)
-        else:
-            file = CopiedFile(root, opener, found, fd)
-            try:
-                writer.add(entry, cast("BinaryIO", file))
-            except LayerError:
-                opener.check(found, fd)  # tells a file that changed meanwhile from other faults
-                raise
-            digest = file.digest(capability)
-        if digests.setdefault((status.st_dev, status.st_ino), digest) != digest:
-            raise changed_error(root, found.path)
+        file = CopiedFile(root, opener, found, fd)
+        try:
+            writer.add(entry, cast("BinaryIO", file))
+        except LayerError:
+            opener.check(found, fd)  # tells a file that changed meanwhile from other faults
+            raise
+        return file.digest(capability)
     finally:
         os.close(fd)
 
@@ -279,9 +288,16 @@ class Placement:
         skip = source.skip
         directory, regular = EntryKind.DIRECTORY, EntryKind.FILE
         make, placed, new = self._entry, PlacedEntry, tuple.__new__
+        is_plain = self._mode is None and self._owner is None and not keep_owner
         for item in source.below:
             path = prefix + item[0][skip:]
-            entry = make(item, path, keep_owner=keep_owner)
+            status = item[1]
+            full = status.st_mode
+            if is_plain and full & _MOST == stat.S_IFREG:
+                # What `_entry` would give; nearly everything is such a file.
+                entry = new(Entry, (path, regular, full & 0o777, 0, 0, status[8], status.st_size, b"", (0, 0), ()))
+            else:
+                entry = make(item, path, keep_owner=keep_owner)
             kind = entry[1]
             if is_busy and (around := occupied.get(path[: max(path.rfind(b"/"), 0)])):
                 there = around.get(path)
@@ -293,7 +309,6 @@ class Placement:
                 self._check_name(path)
             content: Found | None = None
             if kind is regular:
-                status = item[1]
                 content = item if entry[6] else None
                 if status.st_nlink > 1:
                     first = firsts.setdefault((status.st_dev, status.st_ino), path)
