@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -13,7 +14,7 @@ from builder.cache.listing import unpack_listing
 from builder.cache.state import Record
 from builder.context import digest, local, walk
 from builder.context.fingerprint import RACY_NS
-from builder.context.walk import Opener
+from builder.context.walk import Found, Opener
 from builder.errors import ContextError
 from builder.events import VertexStatus
 from tests.builder.test_pipeline import Workshop
@@ -263,3 +264,38 @@ def test_builds_that_copy_the_same_at_the_same_time_copy_once(
 
     assert images[0].manifest.layers == image.manifest.layers
     assert len(workshop.store.state.records()) == 1
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["digested before", "digested once"])
+def test_few_files_of_many_are_in_memory_at_a_time(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """However many are copied, those that were read are forgotten, also if they are walked a second time."""
+    later = local.time.time_ns
+    monkeypatch.setattr(local.time, "time_ns", lambda: later() + 10 * RACY_NS)
+    for module in (walk, digest):
+        monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr(walk, "KEPT", 8)
+    make_tree(workshop.context, {f"many/{number // 5}/{number}": b"%d" % number for number in range(200)})
+    text = "FROM scratch\nCOPY many /x\n"
+    if is_known:
+        (workshop.context / "many/new").touch()
+        workshop.build(text)
+        (workshop.context / "many/new").unlink()
+    gc.collect()
+    most = before = _count_found()
+    genuine = Opener._open
+
+    def open_and_count(opener: Opener, root: SourceRoot, path: bytes) -> int:
+        nonlocal most
+        most = max(most, _count_found())
+        return genuine(opener, root, path)
+
+    monkeypatch.setattr(Opener, "_open", open_and_count)
+    workshop.build(text)
+
+    assert 0 < most - before < 80
+
+
+def _count_found() -> int:
+    return sum(isinstance(each, Found) for each in gc.get_objects())
