@@ -1,9 +1,9 @@
 """Doing once what several builds want at the same time.
 
 A *turn* is the right to make what a name stands for: the layer of a cache key, or of an operation whose key is not
-known before, the snapshot of a chain_id. Who wants it
-while another thread or process has it waits, and then looks for what was made; if the other failed, or was killed, it
-makes it itself. Locks are those of flock(2), so a turn ends with its process, and needs no clock to tell that it did.
+known before, the snapshot of a chain_id. Who wants it while another thread or process has it waits, and then looks for
+what was made; if the other failed, or was killed, it makes it itself. Locks are those of flock(2), so a turn ends with
+its process, and needs no clock to tell that it did.
 
     ROOT/turns/NAME     locked by who has the turn; removed by the same, or by the next sweep
 

@@ -11,7 +11,7 @@ a stage that was built again and gave the same files leaves the COPY cached.
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -587,7 +587,12 @@ class Solver:
         self._listed.pop(vertex.digest, None)
         listed = self._begin_listing(vertex)
         selection, tree = self._select(vertex, op), self._tree(op, self.result(vertex.parent))
-        copied = copy_and_digest(vertex, op, selection, tree, self._layers, self._fingerprints, listed)
+        try:
+            copied = copy_and_digest(vertex, op, selection, tree, self._layers, self._fingerprints, listed)
+        except BuildError:
+            with suppress(BuildError):  # the first one counts
+                self._ask(vertex)
+            raise
         self._digests[vertex.digest] = copied.digest
         key, ingredients = self._key(vertex)
         self._questions[vertex.digest] = Question(key, ingredients)

@@ -15,8 +15,8 @@ from builder.cache.state import Record
 from builder.context import digest, local, walk
 from builder.context.fingerprint import RACY_NS
 from builder.context.walk import Found, Opener
-from builder.errors import ContextError
-from builder.events import VertexStatus
+from builder.errors import ContextError, CopyError
+from builder.events import VertexCompleted, VertexStatus
 from tests.builder.test_pipeline import Workshop
 from tests.fakes.context import make_tree
 
@@ -227,6 +227,21 @@ def test_archive_that_add_unpacks_is_digested_before(workshop: Workshop, monkeyp
     workshop.build("FROM scratch\nADD large /x/\n")
 
     assert reading.opened == [b"large"] * 3
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["digested before", "digested once"])
+def test_copy_that_fails_is_explained(workshop: Workshop, tmp_path: Path, is_known: bool) -> None:
+    """A step that does not fit is told with what the cache said to it, whenever its files are digested."""
+    text = "FROM scratch\nCOPY a /x\n"
+    workshop.build(text)
+    if is_known:
+        make_tree(workshop.context, {"f/d/x": b"x"})
+        workshop.build("FROM scratch\nCOPY f/d /x\n")
+    with pytest.raises(CopyError):
+        workshop.build(text + "COPY d /x\n", explain_cache=True)
+    answers = [event.answer for event in workshop.events if isinstance(event, VertexCompleted) and event.error]
+
+    assert [answer.reason for answer in answers] == ["new"]
 
 
 def test_missing_source_fails_before_anything_is_made(workshop: Workshop) -> None:
