@@ -17,9 +17,10 @@ import struct
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from builder.context.contents import digest_found
 from builder.context.fingerprint import is_racy
 from builder.context.select import InlineFile
-from builder.context.walk import CHUNK, Opener, changed_error, digest_found
+from builder.context.walk import CHUNK, Opener, changed_error
 from runtime.layers.xattrs import CAPABILITY, layer_value
 
 if TYPE_CHECKING:

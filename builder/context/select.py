@@ -13,8 +13,9 @@ import re
 import stat
 from typing import TYPE_CHECKING, Protocol
 
+from builder.context.contents import Contents
 from builder.context.ignore import compile_patterns, translate_pattern
-from builder.context.walk import Contents, Filter, Found, SourceRoot, SourceTree, encode_path, find, shown
+from builder.context.walk import Filter, Found, SourceRoot, SourceTree, encode_path, find, shown
 from builder.errors import ContextError, CopyError
 from builder.tree import resolve
 from registry.value import frozen
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Chunks(Protocol):
-    """What is copied of a directory (`builder.context.walk.Contents`)."""
+    """What is copied of a directory (`builder.context.contents.Contents`)."""
 
     def __iter__(self) -> Iterator[Found]: ...
 

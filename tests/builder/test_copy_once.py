@@ -12,7 +12,7 @@ import pytest
 
 from builder.cache.listing import unpack_listing
 from builder.cache.state import Record
-from builder.context import digest, local, walk
+from builder.context import contents, digest, local, walk
 from builder.context.fingerprint import RACY_NS
 from builder.context.walk import Found, Opener
 from builder.errors import ContextError, CopyError
@@ -73,8 +73,8 @@ def age(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have files go through the build together, a few at a time, or forgotten in between."""
     if request.param != "at once":
-        monkeypatch.setattr(walk, "CHUNK", 3)
-        monkeypatch.setattr(digest, "CHUNK", 3)
+        for module in (contents, digest, walk):
+            monkeypatch.setattr(module, "CHUNK", 3)
     if request.param == "walked anew":
         monkeypatch.setattr(walk, "KEPT", 2)
 
@@ -288,7 +288,7 @@ def test_few_files_of_many_are_in_memory_at_a_time(
     """However many are copied, those that were read are forgotten, also if they are walked a second time."""
     later = local.time.time_ns
     monkeypatch.setattr(local.time, "time_ns", lambda: later() + 10 * RACY_NS)
-    for module in (walk, digest):
+    for module in (contents, digest, walk):
         monkeypatch.setattr(module, "CHUNK", 4)
     monkeypatch.setattr(walk, "KEPT", 8)
     make_tree(workshop.context, {f"many/{number // 5}/{number}": b"%d" % number for number in range(200)})

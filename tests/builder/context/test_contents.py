@@ -6,9 +6,11 @@ import os
 
 import pytest
 
+from builder.context import contents as contents_module
 from builder.context import walk as walk_module
+from builder.context.contents import Contents
 from builder.context.ignore import compile_patterns
-from builder.context.walk import Contents, Filter, SourceTree, walk
+from builder.context.walk import Filter, SourceTree, walk
 from builder.errors import ContextError
 from tests.fakes.context import make_tree, source_root
 
@@ -19,7 +21,8 @@ TREE = {f"d{folder}/{name}{number}": b"" for folder in range(3) for name in ("a"
 def folder(tmp_path, monkeypatch):
     """Give a small context, and have it looked at in small pieces."""
     make_tree(tmp_path, {**TREE, "l": "d0"})
-    monkeypatch.setattr(walk_module, "CHUNK", 5)
+    for module in (contents_module, walk_module):
+        monkeypatch.setattr(module, "CHUNK", 5)
     return tmp_path
 
 
