@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from builder.dockerfile.rules import Violation
     from builder.dockerfile.stages import Dockerfile
     from builder.export.cache import CacheExporter
+    from builder.image.assemble import Layer
     from builder.image.index import ImageIndex
+    from builder.plan.graph import Vertex
     from builder.request import SbomRequest
     from builder.solve.arrivals import Arrivals
     from builder.solve.devices import Devices
@@ -168,7 +170,14 @@ class Build:
             BuildError, SandboxError, RegistryError: the build failed; nothing is tagged.
         """
         try:
-            self._solver.run(zygote, jobs=self._request.jobs, is_limit=self._request.limits_jobs, on_failure=on_failure)
+            with self._pushing_early() as on_layer:
+                self._solver.run(
+                    zygote,
+                    jobs=self._request.jobs,
+                    is_limit=self._request.limits_jobs,
+                    on_layer=on_layer,
+                    on_failure=on_failure,
+                )
             self._store.state.put_past(name_place(self._request), self._solver.steps())
             image = self._exporter.image()
             self._exporter.write()
@@ -377,6 +386,16 @@ class Build:
         # Closed, as no connection may be left to two processes once this one has forked.
         with self._exporting(name) as note, self._connect(partial(_forward, note)) as client:
             yield client
+
+    def _pushing_early(self) -> AbstractContextManager[Callable[[Vertex, Layer], None] | None]:
+        """Send layers ahead of their image while a block carries out what is left, if something is, and is pushed."""
+        names = self._exporter.early_names() if self._solver.left() else ()
+        if not names:
+            return contextlib.nullcontext()
+        from builder.export.early_push import pushing_early  # noqa: PLC0415  only for such builds
+
+        kind = self._request.compression.kind
+        return pushing_early(names, self._plans, self._solver, self._store, self._connecting, kind=kind)
 
     def _warn(self, message: str) -> None:
         self._sink(Warned(vertex=None, message=message, time=time.time()))

@@ -96,6 +96,15 @@ class Exporter:
         for position, output in enumerate(self._request.outputs):
             self._write(output, self._forms[position])
 
+    def early_names(self) -> tuple[Reference, ...]:
+        """List the names under which images are pushed that are made of layers as they are stored."""
+        return tuple(
+            name
+            for output, form in zip(self._request.outputs, self._forms.values(), strict=True)
+            if _is_pushed(output) and not (form.rewrite or form.force) and form.compression == self._request.compression
+            for name in self._names(output)
+        )
+
     def _names(self, output: Output) -> tuple[Reference, ...]:
         return output.names or self._request.tags
 
@@ -105,7 +114,7 @@ class Exporter:
             case OutputType.IMAGE | OutputType.REGISTRY:
                 image = self._image(form, names)
                 self._store_image(image, names)
-                if output.push or output.type is OutputType.REGISTRY:
+                if _is_pushed(output):
                     self._push_all(image, names)
             case OutputType.OCI | OutputType.DOCKER:
                 self._write_archive(output, self._image(form, names), names)
@@ -297,3 +306,7 @@ class Exporter:
                     stem, dot, suffix = name.rpartition(".")
                     whole = f"{stem}.{folder}{dot}{suffix}" if self._is_index and not split else name
                     writer.add_file(f"{prefix}{whole}", content)
+
+
+def _is_pushed(output: Output) -> bool:
+    return output.push or output.type is OutputType.REGISTRY

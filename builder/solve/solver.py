@@ -131,6 +131,7 @@ class Solver:
         self._used: list[str] = []
         self._canceled = False
         self._is_running = False
+        self._on_layer: Callable[[Vertex, Layer], None] | None = None
         self._secrets = secrets
         self._ssh = ssh
         self._commands: Commands | None = None
@@ -220,6 +221,7 @@ class Solver:
         *,
         jobs: int,
         is_limit: bool = True,
+        on_layer: Callable[[Vertex, Layer], None] | None = None,
         on_failure: Callable[[FailedStep], None] | None = None,
     ) -> None:
         """Carry out what is left, up to *jobs* vertices at once.
@@ -230,9 +232,11 @@ class Solver:
             zygote: starts steps; None if none are left.
             jobs: how many vertices at once.
             is_limit: never more than that, also while processors are idle.
+            on_layer: told of each layer that is made or found, by the thread that did.
             on_failure: shown the RUN whose failure that is, before it is raised.
         """
         self._is_running = True
+        self._on_layer = on_layer
         left = self.left()
         if left:
             from builder.solve.idle import IdleProcessors  # noqa: PLC0415  a build that is cached carries nothing out
@@ -388,6 +392,8 @@ class Solver:
 
     def _finish(self, vertex: Vertex, result: Result) -> None:
         self._results[vertex.digest] = result
+        if self._on_layer is not None and result.made is not None:
+            self._on_layer(vertex, result.made)
         answer = self._explain(vertex, cached=result.cached)
         self._listed.pop(vertex.digest, None)
         self._sink(VertexCompleted(vertex=vertex.digest, cached=result.cached, answer=answer, time=time.time()))

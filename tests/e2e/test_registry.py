@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,6 +76,75 @@ def test_base_image_is_named_by_tag_and_digest(with_busybox: Pybuild, registry: 
 
     assert json.loads(pybuild("inspect", "--root", "another", "app").out)[0]["RootFS"]["Layers"]
     assert f"{base}:1@sha256:000" in failed.err
+
+
+SLOW_STEP = """\
+FROM busybox
+RUN echo made > /srv/made
+COPY --from=busybox /bin/busybox /other
+RUN --mount=type=bind,target=/context until [ -e /context/go ]; do sleep 0.05; done; {end}
+"""
+
+
+def await_blobs(folder: Path, count: int) -> set[str]:
+    """Wait until a registry has so many blobs."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = {path.parent.name for path in folder.glob("data/docker/registry/v2/blobs/sha256/*/*/data")}
+        if len(found) >= count:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{len(found)} blobs: {found}")
+
+
+@pytest.mark.userns
+def test_layers_are_pushed_while_a_later_step_runs(with_busybox: Pybuild, registry: str, tmp_path: Path) -> None:
+    """Base and first layers are in the registry before the step ends, and are those of the image."""
+    pybuild = with_busybox
+    name = f"{registry}/slow:1"
+    context = pybuild.context({"Dockerfile": SLOW_STEP.format(end="true")})
+    with pybuild.start("build", "--progress", "plain", "--push", "--tag", name, context) as process:
+        early = await_blobs(tmp_path, 3)
+        assert process.poll() is None
+        pybuild.context({"go": ""})
+        _, err = process.communicate(timeout=120)
+
+    assert process.returncode == 0, err
+    assert f"pushing layers for {name}" in err.decode()
+    digest = json.loads(pybuild("inspect", name).out)[0]["Descriptor"]["digest"]
+    manifest = json.loads((pybuild.images / "blobs" / digest.replace(":", "/")).read_text())
+    assert [layer["digest"].removeprefix("sha256:") in early for layer in manifest["layers"]] == [True] * 3 + [False]
+    assert pybuild("run", "--root", "another", name, "cat", "/srv/made").out == "made\n"
+
+
+@pytest.mark.userns
+def test_failed_build_names_nothing_in_the_registry(with_busybox: Pybuild, registry: str, tmp_path: Path) -> None:
+    """Layers that were sent by then are not seen by anyone; the failure is that of the step."""
+    pybuild = with_busybox
+    context = pybuild.context({"Dockerfile": SLOW_STEP.format(end="false")})
+    with pybuild.start("build", "--progress", "plain", "--push", "--tag", f"{registry}/slow:1", context) as process:
+        await_blobs(tmp_path, 1)
+        pybuild.context({"go": ""})
+        _, err = process.communicate(timeout=120)
+
+    assert process.returncode == 1
+    assert "pushing layers" in err.decode()
+    assert "pushing slow" not in err.decode()
+    assert list((tmp_path / "data").glob("docker/registry/v2/repositories/slow/_manifests/tags/*")) == []
+
+
+@pytest.mark.userns
+def test_registry_that_is_not_there_is_told_once_at_the_end(with_busybox: Pybuild) -> None:
+    """What cannot be sent early is no error of its own, and the steps are done for the next time."""
+    pybuild = with_busybox
+    context = pybuild.context({"Dockerfile": "FROM busybox\nRUN echo made > /srv/made\n"})
+    words = ("build", "--progress", "plain", "--push", "--tag", "127.0.0.1:9/app:1", context)
+
+    err, again = pybuild(*words, status=3).err, pybuild(*words, status=3).err
+
+    assert re.search(r"^#(\d+) pushing layers for [^#]*^#\1 DONE", err, re.MULTILINE)
+    assert re.search(r"^#(\d+) pushing 127.0.0.1:9/app:1\n#\1 ERROR: registry cannot be reached", err, re.MULTILINE)
+    assert re.search(r"RUN echo made .*\n#\d+ CACHED", again)
 
 
 @pytest.mark.skopeo
