@@ -12,7 +12,7 @@ import shutil
 from typing import TYPE_CHECKING, Protocol
 
 from benchmark.measure import Command, run
-from benchmark.sub_ids import remove_tree
+from benchmark.sub_ids import set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,7 +73,7 @@ class PybuildTool:
 
     def prepare(self, bases: Mapping[str, Path]) -> None:
         """Empty the root and import the bases."""
-        remove_tree(self.folder)
+        set_aside(self.folder)
         self.folder.mkdir()
         if self.user is not None:
             shutil.chown(self.folder, self.user)
@@ -115,7 +115,7 @@ class BuildahTool:
 
     def prepare(self, bases: Mapping[str, Path]) -> None:
         """Empty the storage and commit each base from nothing."""
-        remove_tree(self.folder)
+        set_aside(self.folder)
         for number, (name, archive) in enumerate(bases.items()):
             container = f"base-{number}"
             run(self._command("from", "--name", container, "scratch"))
