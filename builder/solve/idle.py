@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INTERVAL: Final = 0.1
+INTERVAL: Final = 0.05
 """Seconds after which it is worth to look again; the kernel counts in hundredths."""
 
 _IDLE_ENOUGH: Final = 0.5
