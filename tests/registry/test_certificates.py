@@ -221,3 +221,12 @@ def test_client_names_a_bundle_that_is_not_there(rig):
 
     with pytest.raises(CertificateInvalidError, match="SSL_CERT_FILE"):
         client.resolve(parse_reference("registry.invalid/app:1"))
+
+
+def test_bundle_is_not_read_where_nobody_is_vouched_for(rig, server_context):
+    """This machine is trusted without it, unless certs.d says otherwise."""
+    with FakeRegistry(tls=server_context) as registry:
+        client = rig.client(SSL_CERT_FILE="/nowhere.pem")
+
+        with pytest.raises(NotFoundError):
+            client.resolve(parse_reference(f"{registry.address}/app:1"))
