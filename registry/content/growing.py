@@ -7,11 +7,11 @@ who has read to the end has read a verified blob, and who acts on bytes before t
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import threading
 from typing import BinaryIO, cast
 
+from registry.content.raw_reader import RawReader
 from registry.errors import BlobAbandonedError
 
 
@@ -51,8 +51,11 @@ class GrowingBlob:
             return cast("BinaryIO", _GrowingReader(self, os.dup(self._fd)))
 
 
-class _GrowingReader(io.RawIOBase):
-    """Reads a growing blob from its start; waits where nothing is written yet."""
+class _GrowingReader(RawReader):
+    """Reads a growing blob from its start; waits where nothing is written yet.
+
+    Reading raises BlobAbandonedError if it will never be stored, also where bytes of it are left.
+    """
 
     def __init__(self, blob: GrowingBlob, fd: int) -> None:
         super().__init__()
@@ -60,17 +63,7 @@ class _GrowingReader(io.RawIOBase):
         self._fd = fd
         self._position = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Return up to *size* bytes, all that will be there if negative; b"" once the blob is stored.
-
-        Raises:
-            BlobAbandonedError: it will never be; also where bytes of it are left.
-        """
-        if size is None or size < 0:
-            return b"".join(iter(lambda: self.read(1 << 20), b""))
+    def _read(self, size: int) -> bytes:
         blob = self._blob
         with blob.changed:
             blob.changed.wait_for(lambda: blob.size > self._position or blob.stored is not None)
@@ -80,11 +73,6 @@ class _GrowingReader(io.RawIOBase):
         data = os.pread(self._fd, min(size, available), self._position)
         self._position += len(data)
         return data
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed wants any buffer
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         if not self.closed:

@@ -13,6 +13,7 @@ import io
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
+from registry.content.raw_reader import BlockReader
 from registry.content.replayed_stream import ReplayedStream, peek
 from registry.errors import LayerDamagedError
 from registry.oci.media_types import layer_compression
@@ -87,45 +88,18 @@ class _Decoder(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-class _Decompressed(io.RawIOBase):
-    """A reader over `_fill`, which gives the next bytes and `b""` only at the end.
-
-    What the decoder gave is passed on as it is where it is asked for with `read`: copies would cost as much as hashing.
-    """
+class _Decompressed(BlockReader):
+    """What a decoder makes of a stream, block by block."""
 
     def __init__(self, source: ReplayedStream, *, subject: str) -> None:
         super().__init__()
         self._source = source
         self._subject = subject
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0:
-            return b"".join(iter(lambda: self.read(_READ_SIZE), b""))
-        if not self._ready:
-            data = self._fill(size) if size else b""
-            if len(data) <= size:
-                return data
-            self._ready = memoryview(data)
-        data = bytes(self._ready[:size])
-        self._ready = self._ready[size:]
-        return data
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed wants any buffer
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         if not self.closed:
             self._source.close()
         super().close()
-
-    def _fill(self, limit: int) -> bytes:
-        raise NotImplementedError
 
     def _damaged(self, reason: str) -> LayerDamagedError:
         return LayerDamagedError(reason, subject=self._subject)
@@ -142,7 +116,7 @@ class _MemberReader(_Decompressed):
         self._decoder: _Decoder | None = make_decoder()
         self._magic = magic
 
-    def _fill(self, limit: int) -> bytes:
+    def _next(self, size: int) -> bytes:
         while self._decoder is not None:
             decoder = self._decoder
             if decoder.eof:
@@ -153,7 +127,7 @@ class _MemberReader(_Decompressed):
                 chunk = self._source.read(_READ_SIZE // 2)
                 if not chunk:
                     raise self._damaged("it ends early")
-            data = self._decode(decoder, chunk, min(limit, _MAX_PIECE))
+            data = self._decode(decoder, chunk, min(size, _MAX_PIECE))
             if data:
                 return data
         return b""
@@ -200,7 +174,7 @@ class _ZstdReader(_Decompressed):
         self._frame: zstandard.ZstdDecompressionObj | None = None
         self._has_checksum = False
 
-    def _fill(self, limit: int) -> bytes:  # noqa: ARG002  (a block is what there is at once)
+    def _next(self, size: int) -> bytes:  # noqa: ARG002  (a block is what there is at once)
         while True:
             if self._frame is None:
                 if not self._open_frame():
@@ -208,10 +182,10 @@ class _ZstdReader(_Decompressed):
                 continue
             header = self._take(3)
             word = int.from_bytes(header, "little")
-            last, kind, size = word & 1, word >> 1 & 3, word >> 3
-            if kind == 3 or size > _ZSTD_MAX_BLOCK:
+            last, kind, length = word & 1, word >> 1 & 3, word >> 3
+            if kind == 3 or length > _ZSTD_MAX_BLOCK:
                 raise self._damaged("it has a block of no known kind")
-            block = header + self._take(1 if kind == 1 else size)
+            block = header + self._take(1 if kind == 1 else length)
             if last and self._has_checksum:
                 block += self._take(4)
             data = self._decode(block)

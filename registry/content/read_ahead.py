@@ -6,10 +6,11 @@ without the interpreter's lock. So it costs no time beside a reader that unpacks
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import deque
 from typing import BinaryIO, Final
+
+from registry.content.raw_reader import BlockReader
 
 BLOCK_SIZE: Final = 1 << 17
 """Bytes asked of the stream at once."""
@@ -18,8 +19,8 @@ BLOCKS_AHEAD: Final = 16
 """Blocks that wait to be taken at most."""
 
 
-class ReadAhead(io.RawIOBase):
-    """Gives the bytes of another stream in order, and its error where it failed. Used from one thread.
+class ReadAhead(BlockReader):
+    """Gives the bytes of another stream in order, and its error, whatever it is, where it failed. Used from one thread.
 
     A stream of less than one block is read where it is asked for, without a thread. Closing ends the thread, which ends
     the read that it is in first, and closes *stream*.
@@ -36,35 +37,7 @@ class ReadAhead(io.RawIOBase):
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._ended = False  # the thread puts nothing more, or nobody takes anything more
-        self._block = memoryview(b"")
         self._given = 0
-
-    def readable(self) -> bool:
-        """Return true."""
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Return up to *size* bytes, all that is left if negative; b"" only at the end.
-
-        Raises:
-            Exception: whatever the stream raised, after the bytes that came before.
-        """
-        if size is None or size < 0:
-            return b"".join(iter(lambda: self.read(BLOCK_SIZE), b""))
-        if not self._block:
-            block = self._next()
-            if len(block) <= size:
-                return block
-            self._block = memoryview(block)
-        data = bytes(self._block[:size])
-        self._block = self._block[size:]
-        return data
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed wants any buffer
-        """Fill the beginning of *buffer*; return how much was there."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         """End the thread and close the stream. Idempotent."""
@@ -78,7 +51,7 @@ class ReadAhead(io.RawIOBase):
             self._stream.close()
         super().close()
 
-    def _next(self) -> bytes:
+    def _next(self, size: int) -> bytes:  # noqa: ARG002  (a block is what there is at once)
         if self._thread is None:
             if self._ended:
                 return b""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import BinaryIO, Final
 
+from registry.content.raw_reader import RawReader
+
 _HEAD: Final = 512
-_READ_SIZE: Final = 128 * 1024
 
 
 def peek(stream: BinaryIO) -> tuple[bytes, ReplayedStream]:
@@ -17,7 +17,7 @@ def peek(stream: BinaryIO) -> tuple[bytes, ReplayedStream]:
     return head, ReplayedStream(head, stream)
 
 
-class ReplayedStream(io.RawIOBase):
+class ReplayedStream(RawReader):
     """Gives bytes that were read already, then the rest of the stream they came from.
 
     Args:
@@ -30,14 +30,7 @@ class ReplayedStream(io.RawIOBase):
         self._head = head
         self._stream = stream
 
-    def readable(self) -> bool:
-        """Tell that it can be read."""
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Return at most *size* bytes, all that is left if that is negative."""
-        if size is None or size < 0:
-            return b"".join(iter(lambda: self.read(_READ_SIZE), b""))
+    def _read(self, size: int) -> bytes:
         if self._head:
             data, self._head = self._head[:size], self._head[size:]
             return data
@@ -46,12 +39,6 @@ class ReplayedStream(io.RawIOBase):
     def unread(self, data: bytes) -> None:
         """Put *data* back, to be read next."""
         self._head = data + self._head
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed wants any buffer
-        """Fill the beginning of *buffer*; return how much was there."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         """Close the stream too."""

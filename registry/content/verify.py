@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from typing import TYPE_CHECKING, BinaryIO
 
+from registry.content.raw_reader import RawReader
 from registry.errors import DigestMismatchError, SizeMismatchError
 from registry.oci.digest import Digest, digest_algorithm
 
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from registry.errors import ContentError
 
 
-class VerifyingReader(io.RawIOBase):
+class VerifyingReader(RawReader):
     """Passes a stream through, and checks digest and length when it ends.
 
     Only the read that meets the end checks, so a reader who stops early has verified nothing; `verify` reads the
-    rest. A stream that grows past *size* fails as soon as it does. Closing closes *stream*.
+    rest. A stream that grows past *size* fails as soon as it does. Closing closes *stream*. Reading raises
+    DigestMismatchError where the stream ends and does not hash to the digest, SizeMismatchError where it ends too early
+    or goes on too long.
 
     Args:
         stream: the bytes; `read(n)` is all that is used.
@@ -48,20 +50,8 @@ class VerifyingReader(io.RawIOBase):
         self._count = 0
         self._ended = False
 
-    def readable(self) -> bool:
-        """Return true."""
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read up to *size* bytes, all that is left if negative.
-
-        Raises:
-            DigestMismatchError: the stream ends here and does not hash to the digest.
-            SizeMismatchError: it ends here too early, or goes on too long.
-        """
-        if size is None or size < 0:
-            return b"".join(iter(lambda: self.read(1 << 20), b""))
-        if self._ended or size == 0:
+    def _read(self, size: int) -> bytes:
+        if self._ended:
             return b""
         data = self._stream.read(size)
         if data:
@@ -73,12 +63,6 @@ class VerifyingReader(io.RawIOBase):
             self._check()
             self._ended = True
         return data
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed wants any buffer
-        """Read into *buffer*; as `read`."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def verify(self) -> None:
         """Read what is left and check the whole.
