@@ -227,11 +227,7 @@ class Placement:
         Raises:
             CopyError: it does not fit what is there.
         """
-        self._source += 1
-        folder, slash, last = destination.rpartition(b"/")
-        self.make_directory(destination if slash and not last else folder)
-        target = self._resolve(destination)
-        there = self.tree.find(target)
+        target, there = self._begin(destination)
         if isinstance(source, InlineFile) or not source.is_directory:
             name = source.name.rpartition(b"/")[2]
             if there is not None and there.kind is EntryKind.DIRECTORY and name:
@@ -249,9 +245,7 @@ class Placement:
             else:
                 self._put_file(target, source.item, None, keep_owner=root is not None and root.keep_owner)
         else:
-            if there is not None and there.kind is not EntryKind.DIRECTORY:
-                raise self._not_a_directory(target)
-            self.make_directory(target)
+            self._open_directory(target, there)
             self._put_contents(source, target, keep_owner=root is not None and root.keep_owner)
             self._put_top(source, target)
 
@@ -266,51 +260,37 @@ class Placement:
         Raises:
             CopyError: it does not fit what is there; perhaps only when some entries were given.
         """
-        self._source += 1
-        folder, slash, last = destination.rpartition(b"/")
-        self.make_directory(destination if slash and not last else folder)
-        target = self._resolve(destination)
-        there = self.tree.find(target)
-        if there is not None and there.kind is not EntryKind.DIRECTORY:
-            raise self._not_a_directory(target)
-        self.make_directory(target)
+        target, there = self._begin(destination)
+        self._open_directory(target, there)
         self._put_top(source, target)
         yield from self.take()
         yield from self._place_contents(source, target, keep_owner=root is not None and root.keep_owner)
 
+    def _begin(self, destination: bytes) -> tuple[bytes, Entry | None]:
+        """Begin a source: give the path that its destination leads to, and what is there."""
+        self._source += 1
+        folder, slash, last = destination.rpartition(b"/")
+        self.make_directory(destination if slash and not last else folder)
+        target = self._resolve(destination)
+        return target, self.tree.find(target)
+
+    def _open_directory(self, target: bytes, there: Entry | None) -> None:
+        if there is not None and there.kind is not EntryKind.DIRECTORY:
+            raise self._not_a_directory(target)
+        self.make_directory(target)
+
     def _place_contents(self, source: Selected, target: bytes, *, keep_owner: bool) -> Iterator[PlacedEntry]:
-        occupied: dict[bytes, dict[bytes, Entry]] = {
-            target: {one.path: one for one in self.tree.children_below(target)}
-        }
-        is_busy = bool(occupied[target])
         firsts: dict[tuple[int, int], bytes] = {}
-        prefix = target + b"/" if target else b""
-        skip = source.skip
-        directory, regular = EntryKind.DIRECTORY, EntryKind.FILE
-        make, placed, new = self._entry, PlacedEntry, tuple.__new__
-        is_plain = self._mode is None and self._owner is None and not keep_owner
-        for item in source.below:
-            path = prefix + item[0][skip:]
-            status = item[1]
-            full = status.st_mode
-            if is_plain and full & _MOST == stat.S_IFREG:
-                # What `_entry` would give; nearly everything is such a file.
-                entry = new(Entry, (path, regular, full & 0o777, 0, 0, status[8], status.st_size, b"", (0, 0), ()))
-            else:
-                entry = make(item, path, keep_owner=keep_owner)
-            kind = entry[1]
-            if is_busy and (around := occupied.get(path[: max(path.rfind(b"/"), 0)])):
-                there = around.get(path)
-                if there is not None and (kind is directory) is not (there.kind is directory):
-                    raise self._not_a_directory(path) if kind is directory else self._is_a_directory(path)
-                if there is not None and kind is directory:
-                    occupied[path] = {one.path: one for one in self.tree.children_below(path)}
-            if b".wh." in path:
-                self._check_name(path)
+        regular = EntryKind.FILE
+        placed, new = PlacedEntry, tuple.__new__
+        for item, made in self._merge(source, target, keep_owner=keep_owner, is_first=True):
+            entry = made
             content: Found | None = None
-            if kind is regular:
+            if entry[1] is regular:
                 content = item if entry[6] else None
+                status = item[1]
                 if status.st_nlink > 1:
+                    path = entry[0]
                     first = firsts.setdefault((status.st_dev, status.st_ino), path)
                     if first is not path:
                         entry, content = entry._replace(kind=EntryKind.HARDLINK, size=0, linkname=first), None
@@ -408,19 +388,56 @@ class Placement:
 
     def _put_contents(self, source: Selected, target: bytes, *, keep_owner: bool) -> None:
         """Merge the contents of a directory into the directory *target*."""
+        added, contents, links = self.tree.added, self._contents, self._links
+        number, regular = self._source, EntryKind.FILE
+        is_first = number == 1 and not self._taken
+        for item, entry in self._merge(source, target, keep_owner=keep_owner, is_first=is_first):
+            path = entry[0]
+            if links:
+                links.pop(path, None)
+            added[path] = entry
+            if entry[1] is regular:
+                contents[path] = item if entry[6] else None
+                status = item[1]
+                if status.st_nlink > 1:
+                    links[path] = (number, status.st_dev, status.st_ino)
+            else:
+                contents[path] = None
+
+    def _merge(
+        self, source: Selected, target: bytes, *, keep_owner: bool, is_first: bool
+    ) -> Iterator[tuple[Found, Entry]]:
+        """Give what is copied of a directory, each with its entry in the directory *target*.
+
+        Args:
+            source: the directory.
+            target: where its contents go.
+            keep_owner: whether they keep their owner.
+            is_first: nothing but the image below can be in the way, as no other source was placed before.
+
+        Raises:
+            CopyError: a file would replace a directory, or the other way round.
+        """
         tree = self.tree
-        added, contents, links = tree.added, self._contents, self._links
+        added = tree.added
         occupied: dict[bytes, dict[bytes, Entry]] = {target: {one.path: one for one in tree.children_below(target)}}
-        is_busy = bool(occupied[target]) or self._source > 1 or bool(self._taken)
+        is_busy = bool(occupied[target]) or not is_first
         prefix = target + b"/" if target else b""
-        skip, number = source.skip, self._source
+        skip = source.skip
         directory, regular = EntryKind.DIRECTORY, EntryKind.FILE
-        make = self._entry
+        make, new = self._entry, tuple.__new__
+        is_plain = self._mode is None and self._owner is None and not keep_owner
         for item in source.below:
             path = prefix + item[0][skip:]
-            entry = make(item, path, keep_owner=keep_owner)
-            kind = entry[1]
+            status = item[1]
+            full = status.st_mode
+            if is_plain and full & _MOST == stat.S_IFREG:
+                # What `_entry` would give; nearly everything is such a file.
+                entry = new(Entry, (path, regular, full & 0o777, 0, 0, status[8], status.st_size, b"", (0, 0), ()))
+            else:
+                entry = make(item, path, keep_owner=keep_owner)
             if is_busy:
+                kind = entry[1]
                 there = added.get(path)
                 if there is None:
                     around = occupied.get(path[: max(path.rfind(b"/"), 0)])
@@ -429,18 +446,9 @@ class Placement:
                     raise self._not_a_directory(path) if kind is directory else self._is_a_directory(path)
                 if there is not None and kind is directory:
                     occupied[path] = {one.path: one for one in tree.children_below(path)}
-                if links:
-                    links.pop(path, None)
             if b".wh." in path:
                 self._check_name(path)
-            added[path] = entry
-            if kind is regular:
-                contents[path] = item if entry[6] else None
-                status = item[1]
-                if status.st_nlink > 1:
-                    links[path] = (number, status.st_dev, status.st_ino)
-            else:
-                contents[path] = None
+            yield item, entry
 
     def _put_top(self, source: Selected, target: bytes) -> None:
         """Give the directory that takes the contents of another in the time of that."""
