@@ -50,7 +50,6 @@ SMALL_FILE = 8 << 20
 
 READ_SIZE = 1 << 20
 
-
 _DAMAGE = (BlobMissingError, DigestMismatchError, SizeMismatchError, LayerDamagedError)
 """How a stored layer that is not what its name says shows when it is read."""
 

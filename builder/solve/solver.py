@@ -324,7 +324,7 @@ class Solver:
             return False
         if not isinstance(op, RunCommand) or vertex.sources or any(mount.reads_context for mount in op.mounts):
             return False
-        return vertex.no_cache or not self._store.state.knows_op(derive_key(op.ingredients()))
+        return self._is_new(vertex)
 
     def finish(self, begun: Begun) -> None:
         """Make the layer of a command; see `schedule.Work`."""
@@ -558,6 +558,12 @@ class Solver:
                 raise AssertionError(f"needs no work: {vertex.name}")
         return self._keep(vertex, key, ingredients, layer)
 
+    def _is_new(self, vertex: Vertex) -> bool:
+        """Tell whether no cache can answer a vertex, whatever it is done on and with: no record is of its operation."""
+        if vertex.no_cache:
+            return True
+        return self._imported is None and not self._store.state.knows_op(derive_key(vertex.op.ingredients()))
+
     def _can_copy_first(self, vertex: Vertex) -> bool:
         """Tell whether a vertex copies files of a context whose digest nobody needs before: no record can answer it.
 
@@ -572,9 +578,7 @@ class Solver:
             return False
         if vertex.digest in self._digests:
             return False
-        if not vertex.no_cache and (
-            self._imported is not None or self._store.state.knows_op(derive_key(op.ingredients()))
-        ):
+        if not self._is_new(vertex):
             return False
         selection = self._select(vertex, op)
         return not (op.unpack and has_file(selection))
@@ -585,7 +589,7 @@ class Solver:
             return self._copy_and_digest(vertex, op)
         name = derive_key([*op.ingredients(), *self._below(vertex)])
         with self._file_systems.turns.taken(name, tell=partial(self._sink, _waiting(vertex))):
-            return self._copy_and_digest(vertex, op) if self._can_copy_first(vertex) else None
+            return self._copy_and_digest(vertex, op) if self._is_new(vertex) else None
 
     def _copy_and_digest(self, vertex: Vertex, op: CopyFiles) -> Result:
         from builder.solve.ops.copy_files import copy_and_digest  # noqa: PLC0415  as in _carry_out
