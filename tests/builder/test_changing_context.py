@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from builder.context import local
-from builder.context.fingerprint import RACY_NS
 from builder.context.walk import Opener
 from builder.errors import ContextError
 from registry.content.layer_stream import open_layer
@@ -77,14 +75,6 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
     made = Workshop(tmp_path)
     yield made
     made.store.close()
-
-
-@pytest.fixture(params=["young", "old"])
-def age(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have files of the context written just now, or long ago."""
-    if request.param == "old":
-        later = local.time.time_ns
-        monkeypatch.setattr(local.time, "time_ns", lambda: later() + 10 * RACY_NS)
 
 
 def make_known(workshop: Workshop, text: str, name: str) -> None:

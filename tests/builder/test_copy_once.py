@@ -61,14 +61,6 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
     made.store.close()
 
 
-@pytest.fixture(params=["young", "old"])
-def age(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have files of the context written just now, or long ago."""
-    if request.param == "old":
-        later = local.time.time_ns
-        monkeypatch.setattr(local.time, "time_ns", lambda: later() + 10 * RACY_NS)
-
-
 @pytest.fixture(params=["at once", "in pieces", "walked anew"])
 def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have files go through the build together, a few at a time, or forgotten in between."""
