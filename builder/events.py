@@ -9,7 +9,7 @@ Source: field names follow BuildKit's status records (`vertexes`, `statuses`, `l
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from registry.value import frozen
 
@@ -28,7 +28,8 @@ CacheReason = Literal[
 """Why a step was done again, or was not."""
 
 
-class CacheChange(NamedTuple):
+@frozen(kw_only=False)
+class CacheChange:
     """One thing that goes into a step and is not what it was.
 
     Attributes:
@@ -44,7 +45,8 @@ class CacheChange(NamedTuple):
     now: str | None = None
 
 
-class CacheAnswer(NamedTuple):
+@frozen(kw_only=False)
+class CacheAnswer:
     """What the cache said to a vertex.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 from registry.value import field, frozen
 
@@ -25,7 +25,8 @@ AnnotationLevel = Literal["manifest", "index", "manifest-descriptor", "index-des
 """Where an annotation stands. Source: BuildKit, docs/annotations.md."""
 
 
-class Annotation(NamedTuple):
+@frozen(kw_only=False)
+class Annotation:
     """One annotation of the result.
 
     Attributes:
@@ -41,7 +42,8 @@ class Annotation(NamedTuple):
     value: str
 
 
-class SecretSource(NamedTuple):
+@frozen(kw_only=False)
+class SecretSource:
     """One `--secret`: the file *path*, or the *value* of a variable that was read already."""
 
     id: str
@@ -52,7 +54,8 @@ class SecretSource(NamedTuple):
         return f"SecretSource(id={self.id!r}, path={self.path!r})"
 
 
-class SshSource(NamedTuple):
+@frozen(kw_only=False)
+class SshSource:
     """One `--ssh`: the socket of an agent, or files with keys."""
 
     id: str
@@ -60,7 +63,8 @@ class SshSource(NamedTuple):
     keys: tuple[Path, ...] = ()
 
 
-class DeviceGrant(NamedTuple):
+@frozen(kw_only=False)
+class DeviceGrant:
     """One `--allow device=NAME[,alias=ALIAS]`: a device name that a RUN may ask for, by its alias too if it has one."""
 
     name: str
@@ -71,7 +75,8 @@ CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi", "/etc/buildkit/cdi")
 """Where device files lie, the folder that counts most last. Source: BuildKit, docs/cdi.md."""
 
 
-class DeviceRules(NamedTuple):
+@frozen(kw_only=False)
+class DeviceRules:
     """What a RUN may be given with `--device`: *all* of the devices, or those of the *grants*; read from *folders*."""
 
     all: bool = False
@@ -79,7 +84,8 @@ class DeviceRules(NamedTuple):
     folders: tuple[Path, ...] = ()
 
 
-class CacheFolder(NamedTuple):
+@frozen(kw_only=False)
+class CacheFolder:
     """A cache in an OCI image layout on this machine, by *tag* or *digest*."""
 
     path: Path
@@ -90,7 +96,8 @@ class CacheFolder(NamedTuple):
         return str(self.path)
 
 
-class CacheRepository(NamedTuple):
+@frozen(kw_only=False)
+class CacheRepository:
     """A cache, or an image with one, in a registry; *insecure* lets that be reached without TLS."""
 
     reference: Reference
@@ -104,14 +111,16 @@ CacheLocation: TypeAlias = "CacheFolder | CacheRepository | Bucket | ActionsCach
 """Where a cache is kept. Its text is what messages call it, without credentials."""
 
 
-class CacheSource(NamedTuple):
+@frozen(kw_only=False)
+class CacheSource:
     """One `--cache-from`; *mounts* begins cache mounts with what it has of them."""
 
     location: CacheLocation
     mounts: bool = True
 
 
-class CacheTarget(NamedTuple):
+@frozen(kw_only=False)
+class CacheTarget:
     """One `--cache-to`, but `type=inline`.
 
     *all_steps* takes the layers of all steps (mode=max), not only of the result; *ignore_error* makes an error a
@@ -132,7 +141,8 @@ ProvenanceMode = Literal["min", "max"]
 """How much a provenance tells: `max` adds arguments, secrets by id, the Dockerfile, steps and their layers."""
 
 
-class ProvenanceRequest(NamedTuple):
+@frozen(kw_only=False)
+class ProvenanceRequest:
     """What `--provenance` asks for.
 
     *builder_id* names who built, *reproducible* is the user's claim, *filename* is what it is called beside the files of
@@ -147,7 +157,8 @@ class ProvenanceRequest(NamedTuple):
     inline_only: bool = False
 
 
-class SbomRequest(NamedTuple):
+@frozen(kw_only=False)
+class SbomRequest:
     """What `--sbom` asks for: the image of a *generator*, and *parameters* it gets as `BUILDKIT_SCAN_NAME`."""
 
     generator: Reference

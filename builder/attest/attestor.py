@@ -26,6 +26,7 @@ from builder.plan.graph import list_vertices
 from builder.request import ProvenanceRequest
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import parse_digest
+from registry.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -122,7 +123,7 @@ class Attestor:
         mode = self._request.recorded
         if mode is None:
             return {}
-        wanted = (self._request.provenance or ProvenanceRequest())._replace(mode=mode)
+        wanted = replace(self._request.provenance or ProvenanceRequest(), mode=mode)
         several = len(self._plans.plans) > 1
         found: dict[str, object] = {}
         for plan in self._plans.plans:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
     from registry.transfer import ProgressSink
 
 
-class RegistryAdditions(NamedTuple):
+@frozen(kw_only=False)
+class RegistryAdditions:
     """What a command line says besides the configuration files.
 
     Attributes:

@@ -11,7 +11,16 @@ import time
 from base64 import b64encode
 from typing import Any, TextIO, assert_never
 
-from builder.events import CacheAnswer, Event, VertexCompleted, VertexLog, VertexStarted, VertexStatus, Warned
+from builder.events import (
+    CacheAnswer,
+    CacheChange,
+    Event,
+    VertexCompleted,
+    VertexLog,
+    VertexStarted,
+    VertexStatus,
+    Warned,
+)
 
 CANCELED = "context canceled"
 """The error text of a canceled vertex, by which BuildKit's clients know one."""
@@ -108,13 +117,15 @@ class JsonRenderer:
         return status
 
 
+def _change(change: CacheChange) -> dict[str, str]:
+    parts = {"kind": change.kind, "name": change.name or None, "before": change.before, "now": change.now}
+    return {name: value for name, value in parts.items() if value is not None}
+
+
 def _answer(answer: CacheAnswer) -> dict[str, Any]:
     record: dict[str, Any] = {"hit": answer.is_hit, "reason": answer.reason}
     if answer.changes:
-        record["changes"] = [
-            {name: value for name, value in change._asdict().items() if value is not None and (value or name != "name")}
-            for change in answer.changes
-        ]
+        record["changes"] = [_change(change) for change in answer.changes]
     if answer.more:
         record["moreFiles"] = answer.more
     if answer.place:

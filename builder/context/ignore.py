@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.errors import ContextError
 from builder.source import SourceFile, Span
@@ -357,7 +357,8 @@ def translate_pattern(pattern: str) -> str:
     return _join(tokens)
 
 
-class _Token(NamedTuple):
+@frozen(kw_only=False)
+class _Token:
     """A part of a pattern as a regular expression: one character, or a wildcard of any length."""
 
     text: str

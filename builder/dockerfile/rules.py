@@ -11,11 +11,12 @@ Source: moby/buildkit, frontend/dockerfile/linter and docs/rules; Dockerfile ref
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.dockerfile import instructions as dockerfile
 from builder.dockerfile.parser import shorten, split_words
 from builder.errors import DockerfileError
+from registry.value import frozen, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -91,7 +92,8 @@ class LintError(DockerfileError):
     id = "dockerfile.lint"
 
 
-class Violation(NamedTuple):
+@frozen(kw_only=False)
+class Violation:
     """A place that breaks a rule."""
 
     rule: str
@@ -104,7 +106,8 @@ class Violation(NamedTuple):
         return f"{self.rule}: {self.message} (line {self.span.line})"
 
 
-class CheckOptions(NamedTuple):
+@frozen(kw_only=False)
+class CheckOptions:
     """Which rules count. *skip* and *experimental* are names of rules, or the word `all`."""
 
     skip: frozenset[str] = frozenset()
@@ -141,11 +144,11 @@ def parse_check_options(text: str, span: Span | None = None) -> CheckOptions:
         names = frozenset(name.strip() for name in value.split(","))
         match key if equals else "":
             case "skip":
-                options = options._replace(skip=names)
+                options = replace(options, skip=names)
             case "experimental":
-                options = options._replace(experimental=names)
+                options = replace(options, experimental=names)
             case "error" if value.lower() in _TRUE | _FALSE:
-                options = options._replace(error=value.lower() in _TRUE)
+                options = replace(options, error=value.lower() in _TRUE)
             case _:
                 raise _invalid_option(part, span)
     return options

@@ -87,7 +87,7 @@ class Exporter:
             if output.type not in {OutputType.LOCAL, OutputType.TAR, OutputType.CACHE_ONLY}:
                 return self._image(self._forms[position], self._names(output))
         attested = self._plain.attested and not self._request.outputs  # files have theirs beside them
-        return self._image(self._plain._replace(attested=attested), self._request.tags)
+        return self._image(replace(self._plain, attested=attested), self._request.tags)
 
     def write(self) -> None:
         """Write all outputs; without any, the image goes to the store."""

@@ -6,12 +6,13 @@ Source: spec, sections 2.4, 2.5 and 3.3; BuildKit, `exporter/containerimage/opts
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from builder.errors import UsageError
 from builder.request import Annotation, AnnotationLevel, OutputType
 from registry.content.compression import Compression
 from registry.oci.platform import parse_platform
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from builder.request import BuildRequest, Output
@@ -28,7 +29,8 @@ _OUTPUT_KEY: Final = r"annotation(?:-([a-z-]+))?(?:\[([^\]]*)\])?\.(.+)"
 _OPTION_TYPE: Final = r"([a-z-]+)(?:\[([^\]]*)\])?"
 
 
-class ImageForm(NamedTuple):
+@frozen(kw_only=False)
+class ImageForm:
     """How an image is written down.
 
     Attributes:

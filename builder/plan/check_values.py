@@ -8,11 +8,12 @@ Source: moby/buildkit, frontend/dockerfile/dockerfile2llb/convert.go (report… 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.dockerfile.words import expand
 from builder.errors import DockerfileError
 from registry.errors import RegistryError
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from registry.oci.platform import Platform
 
 
-class PlanChecks(NamedTuple):
+@frozen(kw_only=False)
+class PlanChecks:
     """What the plan tells and asks for the sake of the checks.
 
     *warn* takes violations, *is_ignored* says of a path of the context whether the ignore file hides it. *all_stages*

@@ -15,7 +15,7 @@ import contextlib
 import os
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from builder.cache.turns import Turns
 from builder.errors import BaseImageError, StoreError, WrongLayerError
@@ -25,6 +25,7 @@ from registry.errors import BlobMissingError, ContentError, DigestMismatchError,
 from registry.oci.chain_id import chain_id, chain_ids
 from registry.oci.digest import Digest, digest_hex
 from registry.oci.media_types import layer_compression
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +55,8 @@ _DAMAGE = (BlobMissingError, DigestMismatchError, SizeMismatchError, LayerDamage
 """How a stored layer that is not what its name says shows when it is read."""
 
 
-class _Claim(NamedTuple):
+@frozen(kw_only=False)
+class _Claim:
     """A layer that an image says is the form of a diff_id."""
 
     blob: Descriptor

@@ -5,10 +5,11 @@ Small, because every build needs it: the keys are kept for the next one (`builde
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.cache.past import PastStep
 from builder.plan.graph import BaseImage, EmptyFileSystem
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +24,8 @@ _MANY = 1 << 16
 """Bytes of records that are kept as they are."""
 
 
-class Question(NamedTuple):
+@frozen(kw_only=False)
+class Question:
     """The last key of a vertex that was looked up, or would have been without `--no-cache`.
 
     Attributes:

@@ -14,6 +14,7 @@ from builder.cli.build_request import parse_build
 from builder.cli.kaniko_request import parse_kaniko
 from builder.cli.lines import escape_line
 from builder.cli.verbs.build import build_image
+from registry.value import replace
 
 if TYPE_CHECKING:
     import argparse
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         if asked.certificates:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="pybuild-certs-")))
             _lay_out(asked.certificates, folder)
-            additions = additions._replace(certificate_folders=(folder,))
+            additions = replace(additions, certificate_folders=(folder,))
         write = partial(_write_digests, asked.digest_files, request.tags)
         return build_image(request, options, environment, write=write, additions=additions)
 

@@ -16,6 +16,7 @@ from builder.plan.graph import RunCommand, Vertex
 from builder.request import DeviceGrant, DeviceRules
 from builder.solve.devices import Devices
 from builder.solve.ops.mounts import StepMounts
+from registry.value import replace
 from runtime.devices import DeviceNode
 from runtime.mounts import BindMount
 
@@ -52,7 +53,7 @@ def give(folder: Path, vertex: Vertex, rules: DeviceRules = EVERYTHING) -> tuple
         assert isinstance(event, Warned)
         warnings.append(event.message)
 
-    devices = Devices(rules._replace(folders=(folder,)), [vertex], sink)
+    devices = Devices(replace(rules, folders=(folder,)), [vertex], sink)
     devices.check([vertex])
     ready = StepMounts(environ=[("A", "of the step")])
     devices.give(vertex, ready)
