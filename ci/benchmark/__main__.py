@@ -60,26 +60,26 @@ def main() -> int:
             stack.callback(remove_tree, kept)
         works = [work for work in all_works(sizes, place) if work.name in names]
         memories = [work for work in memory_works(sizes, place) if work.name in names]
-        lines: list[tuple[str, reaches.Limit, float]] = []
+        lines: list[reaches.Compared] = []
         output: list[str] = []
         peaks: list[tuple[Work, int | None]] = []
         if works:
             measured = [(work, _measure(work, tools, sizes.repetition)) for work in works]
             output.append(tables.render_times(measured))
-            lines += [(work.title, *reached) for work, results in measured for reached in work.compare(results)]
+            lines += [compared for work, results in measured for compared in work.compare(results)]
             peaks += [(work, results.project.peak) for work, results in measured]
         if "size" in names and arguments.large_debian_base is not None:
             say("size:")
             layer = measure_layer(PybuildTool(folder), arguments.large_debian_base)
             output.append(tables.render_size(layer))
-            lines.append(("a layer of Debian", reaches.SIZE, layer.project / layer.zlib))
+            lines.append(reaches.Compared("a layer of Debian", reaches.SIZE, layer.project / layer.zlib))
         if memories:
             grown = [(work, _measure_memory(work, tools[0])) for work in memories]
             output.append(tables.render_memory(grown))
             peaks += grown
         peak, title = max(((peak or 0, work.title) for work, peak in peaks), default=(0, ""))
         if peak:
-            lines.append((title, reaches.PEAK, peak / MB))
+            lines.append(reaches.Compared(title, reaches.PEAK, peak / MB))
         if lines and isinstance(tools[0], PybuildTool):
             output.append(tables.render_limits(lines))
     sys.stdout.write("\n".join(output))

@@ -16,6 +16,7 @@ from benchmark.measure import Command
 from benchmark.sub_ids import as_namespace_root, make_empty
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from benchmark.registry import Blob
@@ -38,6 +39,11 @@ _DEBIAN_ENV = {
 def start_python() -> Command:
     """Start the interpreter."""
     return Command(args=("python3", "-c", "pass"))
+
+
+def import_modules(modules: Sequence[str]) -> Command:
+    """Start the interpreter and import modules."""
+    return Command(args=("python3", "-c", f"import {', '.join(modules)}"))
 
 
 def read_file(path: Path) -> Command:
@@ -79,10 +85,10 @@ def pull_and_unpack(address: str, name: str, layer: Blob, scratch: Path) -> Comm
     return _shell(script, become=as_namespace_root())
 
 
-def push_blobs(address: str, name: str, blobs: tuple[Blob, ...]) -> Command:
-    """Send blobs whole, each in one PUT to the place that the registry names."""
+def push_blobs(address: str, name: str, blobs: tuple[Blob, ...], *, before: Command | None = None) -> Command:
+    """Send blobs whole, each in one PUT to the place that the registry names, after another command."""
     start = _curl(f"http://{address}/v2/{name}/blobs/uploads/", "-X", "POST", "-D", "-", "-o", "/dev/null")
-    lines = []
+    lines = [] if before is None else [shlex.join(before.args)]
     for blob in blobs:
         lines.append(f"place=$({start} | tr -d '\\r' | sed -n 's/^[Ll]ocation: //p')")
         send = shlex.join(("curl", "-sSf", "-H", "Content-Type: application/octet-stream", "-T", str(blob.file)))

@@ -33,6 +33,16 @@ class Reach:
     find: Callable[[Results], float | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A limit of what has this *title*, with the value measured and the least that it can be here, where that is known."""
+
+    title: str
+    limit: Limit
+    value: float
+    least: float | None = None
+
+
 PEAK = Limit(figure="peak memory", value=150, unit=" MB")
 """Of every work, so of the one that takes the most."""
 

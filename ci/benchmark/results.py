@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,15 +17,24 @@ class ToolResults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """The floor in seconds, and each tool; the first is the project, at its first rung where there are several."""
+    """The floor in seconds, and each tool; the first is the project, at its first rung where there are several.
+
+    *least* are the seconds of what the project stands on, alone.
+    """
 
     floor: float | None
+    least: float | None
     tools: tuple[ToolResults, ...]
 
     @property
     def project(self) -> ToolResults:
         """What the others are compared with."""
         return self.tools[0]
+
+    def at_least(self) -> Results:
+        """Return what would have been measured if the project took no longer than what it stands on."""
+        project = replace(self.project, cold=self.least, warm=self.least, peak=None)
+        return replace(self, tools=(project, *self.tools[1:]))
 
     def find_tool(self, name: str) -> ToolResults | None:
         """Return the results of another tool."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmark.layer_size import LayerSizes
-    from benchmark.reaches import Limit
+    from benchmark.reaches import Compared
     from benchmark.results import Results
     from benchmark.work import Work
 
@@ -51,13 +51,16 @@ def render_size(sizes: LayerSizes) -> str:
     )
 
 
-def render_limits(lines: Sequence[tuple[str, Limit, float]]) -> str:
-    """Return a row for each limit, given with the title of its work and what was measured."""
-    rows = [["work", "figure", "measured", "to reach", "reached"]]
-    for title, limit, value in lines:
+def render_limits(lines: Sequence[Compared]) -> str:
+    """Return a row for each limit."""
+    rows = [["work", "figure", "measured", "to reach", "reached", "least here"]]
+    for line in lines:
+        limit = line.limit
         bound = "at least" if limit.is_least else "at most"
-        reached = "yes" if limit.is_reached(value) else "no"
-        rows.append([title, limit.figure, f"{value:.3g}{limit.unit}", f"{bound} {limit.value:g}{limit.unit}", reached])
+        reached = "yes" if limit.is_reached(line.value) else "no"
+        least = "" if line.least is None else f"{line.least:.3g}{limit.unit}"
+        shown = f"{line.value:.3g}{limit.unit}"
+        rows.append([line.title, limit.figure, shown, f"{bound} {limit.value:g}{limit.unit}", reached, least])
     return _render(rows)
 
 

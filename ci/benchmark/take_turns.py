@@ -24,20 +24,22 @@ Number = TypeVar("Number", int, float)
 
 
 def measure_work(work: Work, tools: Sequence[Tool], repetition: Repetition) -> Results:
-    """Measure the floor and each tool."""
+    """Measure the floor, what there is at least, and each tool."""
     context = work.make()
     floors = [_Series(partial(_run_floor, work, n, context), repetition) for n in range(len(work.floors))]
+    leasts = [] if work.least is None else [_Series(partial(_run_least, work, context), repetition)]
+    bounds = [*floors, *leasts]
     colds = [_Series(partial(_run_cold, work, tool, context), repetition) for tool in tools]
     warms = [_Series(partial(_run_warm, work, tool, context), repetition) for tool in tools]
     if "cold" in work.phases:
-        _take_turns([*floors, *colds])
+        _take_turns([*bounds, *colds])
     else:
         for cold in colds:
             cold.take()
     for cold, series in zip(colds, warms, strict=True):
         series.is_open = cold.median is not None
     if "warm" in work.phases:
-        _take_turns([*warms] if "cold" in work.phases else [*floors, *warms])
+        _take_turns([*warms] if "cold" in work.phases else [*bounds, *warms])
     medians = [floor.median for floor in floors]
     results = []
     for tool, cold, warm in zip(tools, colds, warms, strict=True):
@@ -46,7 +48,8 @@ def measure_work(work: Work, tools: Sequence[Tool], repetition: Repetition) -> R
         peak = None if cold.median is None or work.less else measure_peak(work, tool, context)
         results.append(ToolResults(name=tool.name, cold=counted, warm=warm.median, peak=peak))
     floor = max((median for median in medians if median is not None), default=None)
-    return Results(floor=None if None in medians else floor, tools=tuple(results))
+    least = leasts[0].median if leasts else None
+    return Results(floor=None if None in medians else floor, least=least, tools=tuple(results))
 
 
 def measure_peak(work: Work, tool: Tool, context: Path) -> int | None:
@@ -100,6 +103,11 @@ def _take_turns(several: Sequence[_Series]) -> None:
 
 def _run_floor(work: Work, number: int, context: Path) -> float:
     return _run(work, lambda work, context: work.floors[number](context), context)
+
+
+def _run_least(work: Work, context: Path) -> float:
+    assert work.least is not None
+    return run(work.least(context))
 
 
 def _run_cold(work: Work, tool: Tool, context: Path) -> float:

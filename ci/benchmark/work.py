@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from benchmark.measure import Repetition
+from benchmark.reaches import Compared
 from benchmark.units import MIB
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmark.measure import Command
-    from benchmark.reaches import Limit, Reach
+    from benchmark.reaches import Reach
     from benchmark.registry import LoopbackRegistry
     from benchmark.results import Results
     from benchmark.tools import Tool
@@ -82,8 +83,9 @@ class Work:
     """One row of times.
 
     *make* returns the context. *cold* and *warm* get ready, untimed, what one run of a tool needs, and return the command
-    to time; so does each of *floors*, of which the slowest counts. A cold run starts from nothing but base images, a warm
-    one follows another run. *phases* are those that are timed; the floors take turns with the first.
+    to time; so does each of *floors*, of which the slowest counts, and *least*, which does what nothing that stands on the
+    same libraries can leave out. A cold run starts from nothing but base images, a warm one follows another run. *phases*
+    are those that are timed; the floors take turns with the first.
 
     With *less*, the time of that other work, run right after, is taken off each time, and what is left is divided by
     *parts*.
@@ -95,12 +97,14 @@ class Work:
     cold: Callable[[Tool, Path], Command]
     warm: Callable[[Tool, Path], Command]
     floors: tuple[Callable[[Path], Command], ...] = ()
+    least: Callable[[Path], Command] | None = None
     phases: tuple[Phase, ...] = ("cold", "warm")
     reaches: tuple[Reach, ...] = ()
     less: Work | None = None
     parts: int = 1
 
-    def compare(self, results: Results) -> list[tuple[Limit, float]]:
+    def compare(self, results: Results) -> list[Compared]:
         """Return the limits of the work beside what was measured; none of what was not."""
-        found = [(reach.limit, reach.find(results)) for reach in self.reaches]
-        return [(limit, value) for limit, value in found if value is not None]
+        least = results.at_least()
+        found = [(reach.limit, reach.find(results), reach.find(least)) for reach in self.reaches]
+        return [Compared(self.title, limit, value, bound) for limit, value, bound in found if value is not None]

@@ -30,6 +30,9 @@ STAGE_COMMAND = "dd if=/dev/zero bs=1M count=300 2>/dev/null | sha256sum > /dev/
 
 INSTALL_COMMAND = "apt-get update && apt-get install --yes --no-install-recommends python3"
 
+LIBRARY = ("argparse", "contextlib", "fcntl", "hashlib", "json", "pathlib", "sqlite3", "threading", "typing")
+"""What a command cannot do without that has options, hashes, and asks a database: modules of Python's own."""
+
 ROWS: Mapping[str, str] = {
     "start": "the command, that only starts and ends",
     "start-file": "the same of the one-file form",
@@ -140,6 +143,7 @@ def _steps(sizes: Sizes, place: Place) -> list[Work]:
         cold=cold,
         warm=_build,
         floors=(lambda _: floors.start_python(),),
+        least=lambda _: floors.import_modules(LIBRARY),
         phases=("warm",),
         reaches=(reaches.warm_beyond_floor(0.06),),
     )
@@ -239,8 +243,8 @@ def _transfers(place: Place, archive: Path) -> list[Work]:
         run(tool.pull(source))
         return tool.push(source, f"{place.target.address}/{get_new_name()}:1")
 
-    def push_floor(_: Path) -> Command:
-        return floors.push_blobs(place.target.address, get_new_name(), get_image().blobs)
+    def push_floor(_: Path, *, before: Command | None = None) -> Command:
+        return floors.push_blobs(place.target.address, get_new_name(), get_image().blobs, before=before)
 
     def get_new_name() -> str:
         place.target.empty()
@@ -264,6 +268,7 @@ def _transfers(place: Place, archive: Path) -> list[Work]:
             cold=push,
             warm=push,
             floors=(push_floor,),
+            least=lambda path: push_floor(path, before=floors.import_modules(("requests", *LIBRARY))),
             phases=("cold",),
             reaches=(reaches.cold_to_floor(1.2),),
         ),
