@@ -130,7 +130,7 @@ def _pull_blob(
     def tell(action: Literal["pull", "exists"], current: int) -> None:
         progress(TransferProgress(digest=blob.digest, action=action, current=current, total=blob.size))
 
-    if store.has(blob.digest) and store.size(blob.digest) == blob.size:
+    if store.has(blob.digest, blob.size):
         tell("exists", blob.size)
         return
     sources = _sources(blob)

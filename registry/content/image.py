@@ -151,10 +151,7 @@ def missing_blobs(store: BlobStore, descriptors: Sequence[Descriptor]) -> tuple[
 
 def is_stored(store: BlobStore, descriptor: Descriptor) -> bool:
     """Tell whether a blob is there in its length; its bytes are not looked at. Who asks is taken to want it."""
-    try:
-        return store.has(descriptor.digest) and store.size(descriptor.digest) == descriptor.size
-    except BlobMissingError:
-        return False
+    return store.has(descriptor.digest, descriptor.size)
 
 
 def _read_document(store: BlobStore, descriptor: Descriptor) -> Manifest | Index:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
@@ -71,17 +72,16 @@ class LocalBlobStore:
         """
         return blob_file(self._images, digest)
 
-    def has(self, digest: Digest) -> bool:
-        """Tell whether the blob is there; its bytes are not looked at. If it is, it is held and gets a new time stamp."""
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Tell whether the blob is there, in its length if that is given; its bytes are not looked at.
+
+        If it is, it is held and gets a new time stamp.
+        """
         path = self.path(digest)
         if self._hold is None:
-            return path.is_file()
+            return _is_there(path, size)
         with self._hold(digest):
-            if not path.is_file():
-                return False
-            with contextlib.suppress(OSError):  # another user's, or on a file system that is read-only
-                os.utime(path)
-            return True
+            return _is_there(path, size) and _touch(path)
 
     def size(self, digest: Digest) -> int:
         """Return the length of a blob.
@@ -250,7 +250,7 @@ class LocalBlobWriter:
             digest = self._check(expected, size)
             target = blob_file(self._images, digest)
             with self._hold(digest):
-                is_stored = self._is_stored(target)
+                is_stored = _is_there(target, self._size) and _touch(target)
             if not is_stored:  # it is held already, and may be waited for outside the block
                 os.fdatasync(self._fd)
                 self._publish(target)
@@ -308,18 +308,6 @@ class LocalBlobWriter:
         with open(self._path, "rb") as file:
             return Digest(f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}")
 
-    def _is_stored(self, target: Path) -> bool:
-        try:
-            if target.stat().st_size != self._size:
-                return False
-            os.utime(target)
-        except FileNotFoundError:
-            return False
-        except PermissionError:
-            # Another user's blob cannot be touched, but it is there.
-            return True
-        return True
-
     def _publish(self, target: Path) -> None:
         try:
             self._path.rename(target)
@@ -331,3 +319,22 @@ class LocalBlobWriter:
         if error.errno in NO_SPACE:
             return StoreFullError(str(self._images), str(error.strerror))
         return ContentError(f"blob cannot be written, {error.strerror}: `{self._temporary}`")
+
+
+def _is_there(path: Path, size: int | None) -> bool:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISREG(status.st_mode) and size in {None, status.st_size}
+
+
+def _touch(path: Path) -> bool:
+    """Give a blob a new time stamp; return whether it is still there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    except OSError:  # another user's, or on a file system that is read-only
+        return True
+    return True

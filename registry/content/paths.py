@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_BLOBS: Final = "blobs"
+
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Errors of the kernel that mean that the store is full."""
 
@@ -44,7 +46,7 @@ def lock_file(images: Path) -> Path:
 
 def blobs_directory(images: Path, algorithm: str) -> Path:
     """Return the directory of the blobs that are named by *algorithm*."""
-    return images / "blobs" / algorithm
+    return images.joinpath(_BLOBS, algorithm)
 
 
 def blob_file(images: Path, digest: Digest) -> Path:
@@ -54,4 +56,4 @@ def blob_file(images: Path, digest: Digest) -> Path:
         DigestInvalidError: *digest* is not one, so it is no part of a path either.
     """
     digest = parse_digest(digest)
-    return blobs_directory(images, digest_algorithm(digest)) / digest_hex(digest)
+    return images.joinpath(_BLOBS, digest_algorithm(digest), digest_hex(digest))

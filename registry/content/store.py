@@ -77,8 +77,11 @@ class BlobWriter(Protocol):
 class BlobStore(Protocol):
     """Blobs by digest."""
 
-    def has(self, digest: Digest) -> bool:
-        """Tell whether the blob is there; its bytes are not looked at. Who asks is taken to want it."""
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Tell whether the blob is there, in its length if that is given; its bytes are not looked at.
+
+        Who asks is taken to want it.
+        """
         ...
 
     def size(self, digest: Digest) -> int:

@@ -8,6 +8,7 @@ of a wrong value, takes null for absent, and keeps what it does not know.
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any, Final
 
 from registry.errors import DigestInvalidError, ManifestInvalidError
@@ -39,7 +40,7 @@ def decode_json(data: bytes, *, subject: str) -> Any:
         ManifestInvalidError: not UTF-8, not JSON, NaN or Infinity, or nested deeper than `MAX_DEPTH`.
     """
     try:
-        value = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        value = json.loads(data.removeprefix(BOM_UTF8).decode(), parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ManifestInvalidError(subject=subject, path="", reason="nested too deeply") from error
     except ValueError as error:
