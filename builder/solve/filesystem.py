@@ -93,6 +93,11 @@ class FileSystems:
                 self._claims.setdefault(diff_id, {})[blob.digest] = _Claim(blob, name)
         return tuple(Layer(diff_id=diff_id) for diff_id in image.config.diff_ids)
 
+    def has_all(self, image: Image) -> bool:
+        """Tell whether no layer of a base image is still to be fetched."""
+        arrivals = self._arrivals
+        return arrivals is None or not any(arrivals.awaits(blob) for blob in image.manifest.layers)
+
     def fetch(self, image: Image) -> None:
         """Have a base image that was given to the arrivals in the store, whole.
 

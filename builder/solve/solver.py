@@ -444,7 +444,8 @@ class Solver:
     def _start(self, op: EmptyFileSystem | BaseImage) -> Result:
         if isinstance(op, EmptyFileSystem):
             return Result((), None, cached=True)
-        return Result(self._file_systems.add_image(op.image, op.reference), None, cached=True)
+        layers = self._file_systems.add_image(op.image, op.reference)
+        return Result(layers, None, cached=self._file_systems.has_all(op.image))
 
     def _key(self, vertex: Vertex) -> tuple[str, list[Ingredient]]:
         """Derive the cheap key of a vertex whose inputs are solved, and list the files it is made of."""

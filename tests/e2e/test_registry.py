@@ -197,7 +197,10 @@ def test_name_that_the_registry_does_not_know_is_explained(pybuild: Pybuild, reg
 
 @pytest.mark.userns
 def test_base_of_a_stage_that_is_cached_is_not_pulled(with_busybox: Pybuild, registry: str) -> None:
-    """Its layers stay in the registry, as nothing needs its files; the build of a changed stage fetches them."""
+    """Its layers stay in the registry, as nothing needs its files; the build of a changed stage fetches them.
+
+    What is still to be fetched is not said to be cached.
+    """
     pybuild = with_busybox
     base = f"{registry}/base:1"
     pybuild("tag", "busybox", base)
@@ -212,8 +215,13 @@ def test_base_of_a_stage_that_is_cached_is_not_pulled(with_busybox: Pybuild, reg
         context = pybuild.context({"Dockerfile": stages.format(text)}, text)
         return pybuild("build", "--root", "another", "--tag", "app", "--progress", "plain", context).err
 
-    build("first")
+    def is_cached(output: str) -> bool:
+        (state,) = re.findall(rf"^#(\d+) .* FROM {re.escape(base)}\n#\1 (CACHED|DONE)", output, re.MULTILINE)
+        return state[1] == "CACHED"
+
+    first = build("first")
     was_pulled = blob.exists()
+    other = build("other")
     pybuild("rmi", "--root", "another", base)
     was_removed = not blob.exists()
     cached = build("first")
@@ -221,6 +229,7 @@ def test_base_of_a_stage_that_is_cached_is_not_pulled(with_busybox: Pybuild, reg
     build("second")
 
     assert was_pulled
+    assert [is_cached(output) for output in (first, other, cached)] == [False, True, False]
     assert was_removed
     assert "pulling" not in cached
     assert stayed_away
