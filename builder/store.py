@@ -28,7 +28,6 @@ from builder.cache.state import State
 from builder.cache.turns import sweep_turns
 from builder.errors import StoreError, UsageError
 from builder.holds import LOCK_NAME, Holds, is_alive, list_held, list_held_by, locked
-from builder.image.layer_index import LayerIndex
 from registry.content.layout import ImageLayout
 from registry.content.local import LocalBlobStore
 from registry.content.paths import NO_SPACE
@@ -39,6 +38,7 @@ from runtime.paths import remove_tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from builder.image.layer_index import LayerIndex
     from runtime.snapshots.snapshotter import Snapshotter
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -87,7 +87,6 @@ class Store:
         else:
             _make_reserve(root / RESERVE_NAME)
         self.state = State(root / "state.db", on_reset=warn)
-        self.index = LayerIndex(self.state)
         self.layout = ImageLayout(root / "images")
         self.blobs = LocalBlobStore(
             root / "images", temporary=self.temporary, hold=self._holds.hold, removes_damaged=True
@@ -113,9 +112,16 @@ class Store:
             raise
 
     @cached_property
+    def index(self) -> LayerIndex:
+        """The trees of layers."""
+        from builder.image.layer_index import LayerIndex  # noqa: PLC0415  a build that is cached asks for no tree
+
+        return LayerIndex(self.state)
+
+    @cached_property
     def snapshots(self) -> Snapshotter:
         """The unpacked layers."""
-        from runtime.snapshots.overlay import Snapshots  # noqa: PLC0415  a build that is cached has no use for them
+        from runtime.snapshots.overlay import Snapshots  # noqa: PLC0415  as above
 
         return Snapshots(self.root / "snapshots", self.temporary, hold=self._holds.hold)
 
