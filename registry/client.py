@@ -78,6 +78,7 @@ class RegistryClient:
         progress: is told how blobs get on, from several threads but one at a time.
         pacing: how retries are carried out.
         clock: monotonic seconds, for the life of tokens.
+        authenticator: has the tokens; None begins without any.
     """
 
     def __init__(
@@ -88,19 +89,38 @@ class RegistryClient:
         progress: ProgressSink | None = None,
         pacing: Pacing | None = None,
         clock: Callable[[], float] = time.monotonic,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self._settings = settings
+        self._environment = environment
         self._progress = progress
         self._pacing = pacing or Pacing()
         self._clock = clock
         self._lock = threading.Lock()
         self._progress_lock = threading.Lock()
         self._running: set[Cancellation] = set()
-        self._authenticator = Authenticator(Keychain(settings.auth_files, environment=environment), clock=clock)
+        self._authenticator = authenticator or Authenticator(
+            Keychain(settings.auth_files, environment=environment), clock=clock
+        )
         self._transport = Transport(
             certificate_directories=settings.certificate_directories,
             environment=environment,
             clock=self._pacing.wall_clock,
+        )
+
+    def another(self, progress: ProgressSink | None = None) -> RegistryClient:
+        """Make a client with other connections that need not sign in again where this one has; it may be closed by then.
+
+        Args:
+            progress: as of this one.
+        """
+        return RegistryClient(
+            self._settings,
+            environment=self._environment,
+            progress=progress,
+            pacing=self._pacing,
+            clock=self._clock,
+            authenticator=self._authenticator,
         )
 
     def resolve(self, reference: Reference, platform: Platform | None = None) -> Descriptor:

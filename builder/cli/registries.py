@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from registry.value import frozen
@@ -61,6 +62,33 @@ def load_settings(
     if not additions.mirrors:
         return settings
     return settings.with_mirrors(additions.mirrors, only=additions.only_mirrors)
+
+
+class Registries:
+    """Makes the clients of one build: what one of them was let into is open to those that follow. For many threads.
+
+    Args:
+        environment: where configuration lies.
+        insecure: hosts of `--insecure-registry`.
+        additions: what the command line says besides.
+    """
+
+    def __init__(
+        self, environment: Environment, insecure: Sequence[str], additions: RegistryAdditions = NO_ADDITIONS
+    ) -> None:
+        self._environment = environment
+        self._insecure = insecure
+        self._additions = additions
+        self._lock = Lock()
+        self._first: RegistryClient | None = None
+
+    def connect(self, progress: ProgressSink) -> RegistryClient:
+        """Make a client that tells *progress* of its transfers."""
+        with self._lock:
+            if self._first is None:
+                self._first = connect(self._environment, self._insecure, progress, self._additions)
+                return self._first
+        return self._first.another(progress)
 
 
 def connect(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from builder.cli.build_request import parse_build
 from builder.cli.collecting import Collecting
 from builder.cli.inside import run_inside
-from builder.cli.registries import NO_ADDITIONS, connect
+from builder.cli.registries import NO_ADDITIONS, Registries
 from builder.cli.render import Renderer, open_renderer
 from builder.collect.sweep import sweep
 from builder.errors import StateDamagedError
@@ -22,7 +22,7 @@ from registry.content.image import Image
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from builder.cli.debug_shell import DebugShell
     from builder.cli.environment import Environment
@@ -142,7 +142,7 @@ def open_build(
         request,
         store,
         sink or renderer.sink,
-        connect=partial(_connect, renderer, environment, _insecure_hosts(arguments, request), additions),
+        connect=partial(_connect, renderer, Registries(environment, _insecure_hosts(arguments, request), additions)),
         now=_now,
     )
 
@@ -156,16 +156,10 @@ def _insecure_hosts(arguments: argparse.Namespace, request: BuildRequest) -> lis
     return [*arguments.insecure_registry, *named]
 
 
-def _connect(
-    renderer: Renderer,
-    environment: Environment,
-    insecure: Sequence[str],
-    additions: RegistryAdditions,
-    progress: ProgressSink,
-) -> RegistryClient:
+def _connect(renderer: Renderer, registries: Registries, progress: ProgressSink) -> RegistryClient:
     """Make a registry client, and have transfers shown from here on."""
     renderer.start()
-    return connect(environment, insecure, progress, additions)
+    return registries.connect(progress)
 
 
 def _finish(

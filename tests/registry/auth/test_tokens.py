@@ -73,6 +73,23 @@ def test_bearer_works_without_credentials(fake, rig):
     assert "Authorization" not in fake.seen("GET", "/token")[0].headers
 
 
+def test_bearer_token_serves_another_client(fake, rig):
+    """A client made by another asks with its token at once, also after that one was closed."""
+    fake.auth = "bearer"
+    client = rig.client()
+    ask(client, fake)
+    client.close()
+    fake.requests.clear()
+
+    with client.another() as other:
+        ask(other, fake)
+
+    asked = [request for request in fake.requests if "/manifests/" in request.path]
+    assert asked
+    assert all("Authorization" in request.headers for request in asked)
+    assert fake.count("GET", "/token") == 0
+
+
 def test_bearer_renews_before_expiry(fake, rig):
     """A token is bought again when its time is nearly over, before the registry refuses it."""
     fake.auth, fake.token_lifetime = "bearer", 100
