@@ -10,8 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
-from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from builder.errors import ContextError
@@ -20,13 +18,12 @@ from runtime.layers.entry import Entry, EntryKind
 from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from builder.context.batch import Batch
     from builder.context.ignore import IgnoreRules
     from runtime.ownership import Owners
 
-_ENCODING = sys.getfilesystemencoding()
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 KINDS = {
@@ -42,13 +39,10 @@ KINDS = {
 
 
 CHUNK = 4096
-"""How many things of a directory are looked at together; a part of what a sight is made of."""
+"""How many things are looked at, and handed on, together."""
 
 KEPT = 1 << 16
 """How many things of a source root are remembered (`builder.context.contents`), so that they are looked for only once."""
-
-_LARGE_DIRECTORY = 1 << 13
-"""Of what lies directly in a larger directory, only the names are in memory at a time."""
 
 
 class Found(NamedTuple):
@@ -132,31 +126,45 @@ def walk(root: SourceRoot, path: bytes, *, filters: Sequence[Filter] = ()) -> It
     Raises:
         ContextError: something that is selected cannot be read, or went away meanwhile.
     """
-    active = tuple(one for one in _with_ignore(root, filters) if one.rules)
-    todo = list(_scan(root, path))
+    from builder.context.batch import read_batches  # noqa: PLC0415  a build that copies no directory needs none
+
+    active = active_filters(root, filters)
+    return walk_batches(lambda folder: read_batches(root, folder, active), path)
+
+
+def walk_batches(read: Callable[[bytes], Iterable[Batch]], path: bytes) -> Iterator[Found]:
+    """Find everything below a directory as `walk` does, in batches that come from elsewhere.
+
+    Args:
+        read: gives the batches of a directory in their order; asked for each directory once, in the order of the walk.
+        path: the directory.
+    """
+    hidden: set[bytes] = set()
     waiting: dict[bytes, Found] = {}
+
+    def enter(folder: bytes) -> Iterator[Found]:
+        for batch in read(folder):
+            if batch.hidden:
+                hidden.update([folder + b"/" + name if folder else name for name in batch.hidden])
+            yield from batch.found()
+
     is_directory = stat.S_ISDIR
-    while todo:
-        item = todo.pop()
-        if isinstance(item, _Names):
-            todo += item.look(root)
-            continue
-        if not active:
-            yield item
+    open_ = [enter(path)]
+    while open_:
+        for item in open_[-1]:
+            name = item[0]
+            if hidden and name in hidden:
+                hidden.remove(name)
+                waiting[name] = item
+            else:
+                if waiting:
+                    yield from _waited(waiting, name)
+                yield item
             if is_directory(item[1].st_mode):
-                todo += _scan(root, item[0])
-            continue
-        name = item[0]
-        hiding = [one for one in active if one.rules.matches(name[one.skip :])]
-        if not hiding:
-            if waiting:
-                yield from _waited(waiting, name)
-            yield item
-            if is_directory(item[1].st_mode):
-                todo += _scan(root, name)
-        elif is_directory(item[1].st_mode) and all(one.rules.may_reopen(name[one.skip :]) for one in hiding):
-            waiting[name] = item
-            todo += _scan(root, name)
+                open_.append(enter(name))
+                break
+        else:
+            del open_[-1]
 
 
 class SourceTree:
@@ -197,8 +205,10 @@ class SourceTree:
 
     def list(self, path: bytes) -> Iterator[Found]:
         """Give what lies directly in a directory, sorted by name; nothing if it is no directory."""
+        from builder.context.batch import read_batches  # noqa: PLC0415  only for wildcards
+
         try:
-            scanned = list(_list(self._root, path))
+            scanned = [found for batch in read_batches(self._root, path, ()) for found in batch.found()]
         except ContextError:
             return
         ignore = self._root.ignore
@@ -387,8 +397,10 @@ def encode_path(text: str) -> bytes | None:
         return None
 
 
-def _with_ignore(root: SourceRoot, filters: Sequence[Filter]) -> tuple[Filter, ...]:
-    return (*filters, Filter(root.ignore)) if root.ignore is not None else tuple(filters)
+def active_filters(root: SourceRoot, filters: Sequence[Filter]) -> tuple[Filter, ...]:
+    """Give those that leave something out, with the ignore rules of the root."""
+    every = (*filters, Filter(root.ignore)) if root.ignore is not None else filters
+    return tuple(one for one in every if one.rules)
 
 
 def _waited(waiting: dict[bytes, Found], path: bytes) -> list[Found]:
@@ -400,84 +412,6 @@ def _waited(waiting: dict[bytes, Found], path: bytes) -> list[Found]:
             above.append(item)
     above.reverse()
     return above
-
-
-class _Names:
-    """Names in a large directory that are still to be looked at, in descending order."""
-
-    def __init__(self, path: bytes, names: list[bytes]) -> None:
-        self._path = path
-        self._names = names
-
-    def look(self, root: SourceRoot) -> list[Found | _Names]:
-        """Look at the next ones; gives the rest and them, in descending order.
-
-        Raises:
-            ContextError: one cannot be read.
-        """
-        prefix = self._path + b"/" if self._path else b""
-        names, self._names[-CHUNK:] = self._names[-CHUNK:], []
-        items: list[Found | _Names] = [self] if self._names else []
-        name = b""
-        try:
-            fd = open_in_root(root.fd, self._path or b".", _OPEN_DIRECTORY)
-            try:
-                for name in names:
-                    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                    linkname = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
-                    items.append(Found(prefix + name, _true_status(root, status, name, dir_fd=fd), linkname))
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise read_error(root, prefix + name, error) from error
-        return items
-
-
-def _list(root: SourceRoot, path: bytes) -> Iterator[Found]:
-    """Give what lies directly in a directory, names in byte order."""
-    todo = list(_scan(root, path))
-    while todo:
-        item = todo.pop()
-        if isinstance(item, _Names):
-            todo += item.look(root)
-        else:
-            yield item
-
-
-def _scan(root: SourceRoot, path: bytes) -> Sequence[Found | _Names]:
-    """List one directory, names in descending order, so that the next one is popped from the end."""
-    items: list[Found] = []
-    prefix = path + b"/" if path else b""
-    # Found(...) runs a function of the interpreter and costs three times as much as the tuple behind it.
-    append, make, encoding = items.append, tuple.__new__, _ENCODING
-    name = ""
-    try:
-        fd = open_in_root(root.fd, path or b".", _OPEN_DIRECTORY)
-        try:
-            with os.scandir(fd) as entries:
-                first = list(islice(entries, _LARGE_DIRECTORY))
-                if len(first) == _LARGE_DIRECTORY:
-                    names = [entry.name.encode(encoding, "surrogateescape") for entry in chain(first, entries)]
-                    names.sort(reverse=True)
-                    return [_Names(path, names)]
-                for entry in first:
-                    name = entry.name
-                    encoded = name.encode(encoding, "surrogateescape")
-                    linkname = os.readlink(encoded, dir_fd=fd) if entry.is_symlink() else b""
-                    append(make(Found, (prefix + encoded, entry.stat(follow_symlinks=False), linkname)))
-            owners = root.owners
-            if owners is not None and owners.recorded:
-                skip = len(prefix)
-                items = [
-                    item._replace(stat=owners.true_status(item.stat, item.path[skip:], dir_fd=fd)) for item in items
-                ]
-        finally:
-            os.close(fd)
-    except OSError as error:
-        failed = prefix + os.fsencode(name) if name else path
-        raise read_error(root, failed, error) from error
-    items.sort(reverse=True)
-    return items
 
 
 def _entry(found: Found) -> Entry:

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from builder.context import batch as batch_module
 from builder.context import contents as contents_module
 from builder.context import walk as walk_module
 from builder.context.contents import Contents
@@ -21,7 +22,7 @@ TREE = {f"d{folder}/{name}{number}": b"" for folder in range(3) for name in ("a"
 def folder(tmp_path, monkeypatch):
     """Give a small context, and have it looked at in small pieces."""
     make_tree(tmp_path, {**TREE, "l": "d0"})
-    for module in (contents_module, walk_module):
+    for module in (contents_module, batch_module):
         monkeypatch.setattr(module, "CHUNK", 5)
     return tmp_path
 
@@ -129,7 +130,7 @@ def test_large_directory_is_walked_in_the_same_order(folder, monkeypatch, ignore
     with source_root(folder, ignore=ignore) as root:
         expected = [one.path for one in walk(root, b"")]
         listed = [one.path for one in SourceTree(root).list(b"d1")]
-        monkeypatch.setattr(walk_module, "_LARGE_DIRECTORY", 2)
+        monkeypatch.setattr(batch_module, "_LARGE_DIRECTORY", 2)
 
         assert [one.path for one in walk(root, b"")] == expected
         assert [one.path for one in SourceTree(root).list(b"d1")] == listed
@@ -137,7 +138,7 @@ def test_large_directory_is_walked_in_the_same_order(folder, monkeypatch, ignore
 
 def test_file_that_goes_while_a_large_directory_is_walked_is_named(folder, monkeypatch):
     """Its name was seen, and it is not there any more."""
-    monkeypatch.setattr(walk_module, "_LARGE_DIRECTORY", 2)
+    monkeypatch.setattr(batch_module, "_LARGE_DIRECTORY", 2)
     with source_root(folder) as root:
         found = walk(root, b"d1")
         next(found)
