@@ -16,7 +16,7 @@ import os
 import stat
 import sys
 from itertools import chain, islice, repeat
-from operator import attrgetter, methodcaller
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from builder.context.walk import CHUNK, Found, read_error
@@ -35,7 +35,7 @@ _ENCODING: Final = sys.getfilesystemencoding()
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _name_of = attrgetter("name")
-_status_of = methodcaller("stat", follow_symlinks=False)
+_mode_of = attrgetter("st_mode")
 _row_of = attrgetter(
     *("st_mode", "st_ino", "st_dev", "st_nlink", "st_uid", "st_gid", "st_size"),
     *("st_mtime_ns", "st_ctime_ns", "st_rdev"),
@@ -69,12 +69,8 @@ class Batch(NamedTuple):
 
     def folders(self) -> list[bytes]:
         """Give the directories among them, in byte order."""
-        prefix, directory = _prefix(self.folder), stat.S_IFDIR
-        return [
-            prefix + name
-            for name, status in zip(self.names, self.statuses, strict=True)
-            if status.st_mode & 0o170000 == directory
-        ]
+        prefix, names = _prefix(self.folder), self.names
+        return [prefix + names[at] for at, mode in _others(self.statuses) if stat.S_ISDIR(mode)]
 
     def facts(self) -> bytes:
         """Give all that lstat says; `from_facts` gives the batch again.
@@ -122,7 +118,7 @@ def read_batches(root: SourceRoot, folder: bytes, active: Sequence[Filter]) -> I
                 if len(first) < _LARGE_DIRECTORY:
                     by_name = dict(zip(_encode(first), first, strict=True))
                     names, hidden = _filter(folder, sorted(by_name), active)
-                    statuses = list(map(_status_of, map(by_name.__getitem__, names)))
+                    statuses = [by_name[name].stat(follow_symlinks=False) for name in names]
                     return (_make_batch(root, folder, names, statuses, hidden, fd),)
                 names = sorted(_encode(chain(first, entries)))
         finally:
@@ -177,16 +173,18 @@ def _make_batch(
         kept = [at for at, name in enumerate(names) if name not in hidden or stat.S_ISDIR(statuses[at].st_mode)]
         names, statuses = [names[at] for at in kept], [statuses[at] for at in kept]
         hidden.intersection_update(names)
-    link = stat.S_IFLNK
-    links = {
-        name: os.readlink(name, dir_fd=fd)
-        for name, status in zip(names, statuses, strict=True)
-        if status.st_mode & 0o170000 == link
-    }
+    links = {names[at]: os.readlink(names[at], dir_fd=fd) for at, mode in _others(statuses) if stat.S_ISLNK(mode)}
     owners = root.owners
     if owners is not None and owners.recorded:
         statuses = [owners.true_status(status, name, dir_fd=fd) for name, status in zip(names, statuses, strict=True)]
     return Batch(folder, names, statuses, links, frozenset(hidden))
+
+
+def _others(statuses: Sequence[os.stat_result]) -> list[tuple[int, int]]:
+    """Give place and mode of what is no regular file."""
+    modes = list(map(_mode_of, statuses))
+    others = {mode for mode in set(modes) if not stat.S_ISREG(mode)}
+    return [(at, mode) for at, mode in enumerate(modes) if mode in others] if others else []
 
 
 def _prefix(folder: bytes) -> bytes:
