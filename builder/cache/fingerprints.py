@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from builder.cache.state import State
-    from builder.context.fingerprint import FileKey, Fingerprint, FingerprintRow
+    from builder.context.fingerprint import FileKey, FileState, FingerprintRow
 
 _SIGHTS_KEPT = 1000
 """Each edit of a context leaves one that never comes back."""
 _GAP = 64
 """Inodes that are no further apart are asked for together, with those between them."""
+
+_state = itemgetter(slice(5))
+_digest = itemgetter(5)
 
 
 class StoredFingerprints:
@@ -22,17 +26,17 @@ class StoredFingerprints:
     def __init__(self, state: State) -> None:
         self._state = state
 
-    def load(self, keys: Collection[FileKey]) -> Mapping[FileKey, Fingerprint]:
+    def load(self, keys: Collection[FileKey]) -> Mapping[FileState, bytes]:
         """Give what is known of *keys*, and perhaps of their neighbours."""
-        known: dict[FileKey, Fingerprint] = {}
+        known: dict[FileState, bytes] = {}
         with self._state.reading() as connection:
             for device, first, last in _ranges(keys):
                 rows = connection.execute(
                     "SELECT device, inode, size, mtime_ns, ctime_ns, digest FROM file "
                     "WHERE device = ? AND inode BETWEEN ? AND ?",
                     (device, first, last),
-                )
-                known.update([((row[0], row[1]), row[2:]) for row in rows])
+                ).fetchall()
+                known.update(zip(map(_state, rows), map(_digest, rows), strict=True))
         return known
 
     def store(self, rows: Iterable[FingerprintRow]) -> None:

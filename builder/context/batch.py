@@ -23,7 +23,7 @@ from builder.context.walk import CHUNK, Found, read_error
 from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from builder.context.walk import Filter, SourceRoot
     from builder.errors import ContextError
@@ -85,12 +85,15 @@ class Batch(NamedTuple):
 def from_facts(facts: bytes) -> Batch:
     """Give the batch of these facts; times of access and numbers of blocks are 0."""
     folder, names, rows, links, hidden = marshal.loads(facts)  # noqa: S302  made by this program
-    make, second = os.stat_result, 1_000_000_000
-    statuses = []
-    for *head, modified_ns, changed_ns, device in rows:
-        modified, changed = modified_ns // second, changed_ns // second
-        times = (0, modified, changed, 0, modified, changed, 0, modified_ns, changed_ns)
-        statuses.append(make((*head, *times, 0, 0, device)))
+    # Where the times with fractions are None, those in seconds stand for them, which nobody has told mypy.
+    make: Callable[[tuple[int | None, ...]], os.stat_result] = os.stat_result  # type: ignore[assignment]  # as above
+    second = 1_000_000_000
+    statuses = [
+        make(
+            (mode, ino, dev, nlink, uid, gid, size, 0, m // second, c // second, None, None, None, 0, m, c, 0, 0, rdev)
+        )
+        for mode, ino, dev, nlink, uid, gid, size, m, c, rdev in rows
+    ]
     return Batch(folder, names, statuses, links, frozenset(hidden))
 
 

@@ -15,10 +15,11 @@ import os
 import stat
 import struct
 from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from builder.context.contents import digest_found
-from builder.context.fingerprint import is_racy
+from builder.context.fingerprint import find_racy, key_of, state_of
 from builder.context.select import InlineFile
 from builder.context.walk import CHUNK, Opener, changed_error
 from runtime.layers.xattrs import CAPABILITY, layer_value
@@ -26,7 +27,7 @@ from runtime.layers.xattrs import CAPABILITY, layer_value
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from builder.context.fingerprint import FingerprintRow, Fingerprints
+    from builder.context.fingerprint import FileKey, FingerprintRow, Fingerprints
     from builder.context.select import Selected, Selection
     from builder.context.walk import Found, SourceRoot
 
@@ -38,6 +39,9 @@ _THREADED = 512
 """Fewer files than this are not worth a thread, unless they are large."""
 _LARGE = 4 << 20
 _BUFFER = 1 << 20
+
+_links_of = attrgetter("st_nlink")
+_status_of: Callable[[Found], os.stat_result] = attrgetter("stat")
 
 FileDigests = dict[tuple[int, int], bytes]
 """Device and inode to digest."""
@@ -227,21 +231,20 @@ class SourceDigests:
 
     def _digest_files(self, root: SourceRoot, waiting: Iterable[tuple[int, list[Found]]]) -> FileDigests:
         """Find the digest of every regular file, reading only those that are unknown; racy ones mark their sources."""
-        now_ns, regular = self._now_ns, stat.S_IFREG
-        files: dict[tuple[int, int], Found] = {}
-        racy: set[tuple[int, int]] = set()
-        linked: list[tuple[int, int]] = []
+        files: dict[FileKey, Found] = {}
+        racy: set[FileKey] = set()
+        linked: list[FileKey] = []
         for number, chunk in waiting:
-            for found in chunk:
-                status = found[1]
-                if status.st_mode & 0o170000 == regular:
-                    key = (status.st_dev, status.st_ino)
-                    files.setdefault(key, found)
-                    if is_racy(status, now_ns):
-                        racy.add(key)
-                        self._racy.add(number)
-                    if status.st_nlink > 1:
-                        linked.append(key)
+            regular = [found for found in chunk if found[1].st_mode & 0o170000 == stat.S_IFREG]
+            statuses = [found[1] for found in regular]
+            keys = list(map(key_of, statuses))
+            files.update(zip(keys, regular, strict=True))
+            young = find_racy(statuses, self._now_ns)
+            if young:
+                racy.update([keys[at] for at in young])
+                self._racy.add(number)
+            if max(map(_links_of, statuses), default=1) > 1:
+                linked += [key for key, status in zip(keys, statuses, strict=True) if status.st_nlink > 1]
         digests = self._known_digests(root, files, racy)
         unknown = [found for key, found in files.items() if key not in digests] if digests else list(files.values())
         for found, digest in zip(unknown, _hash_files(root, unknown), strict=True):
@@ -261,13 +264,10 @@ class SourceDigests:
             return self._copied | digests
         if self._fingerprints is not None and files:
             known = self._fingerprints.load(files.keys())
-            for key, found in files.items():
-                print_ = known.get(key)
-                if print_ is not None:
-                    size, mtime_ns, ctime_ns, digest = print_
-                    status = found[1]
-                    if status.st_size == size and status.st_mtime_ns == mtime_ns and status.st_ctime_ns == ctime_ns:
-                        digests[key] = digest
+            states = map(state_of, map(_status_of, files.values()))
+            digests |= {
+                key: digest for key, digest in zip(files, map(known.get, states), strict=True) if digest is not None
+            }
         return digests
 
     def _remember(
@@ -278,7 +278,7 @@ class SourceDigests:
         for _, status, _ in read:
             key = (status.st_dev, status.st_ino)
             if key not in racy:
-                rows.append((*key, status.st_size, status.st_mtime_ns, status.st_ctime_ns, digests[key]))
+                rows.append((*state_of(status), digests[key]))
             elif young is not None and self._copied is None:
                 young[key] = digests[key]
         if self._fingerprints is not None and rows:

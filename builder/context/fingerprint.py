@@ -15,11 +15,12 @@ Source: git, Documentation/technical/racy-git.txt.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
 RACY_NS = 2_000_000_000
 """Nanoseconds for which a change is too young to trust; the coarsest clock in use (FAT) counts two seconds."""
@@ -29,18 +30,28 @@ _SECOND_NS = 1_000_000_000
 FileKey = tuple[int, int]
 """Device and inode."""
 
-Fingerprint = tuple[int, int, int, bytes]
-"""Size, mtime_ns, ctime_ns, and the digest: 32 bytes of sha256 over the content and the capabilities of the file."""
+FileState = tuple[int, int, int, int, int]
+"""Device, inode, size, mtime_ns, ctime_ns: a file while it counts as unchanged."""
 
 FingerprintRow = tuple[int, int, int, int, int, bytes]
-"""Device, inode, size, mtime_ns, ctime_ns, digest."""
+"""What a `FileState` has, and the digest: 32 bytes of sha256 over the content and the capabilities of the file."""
+
+state_of: Callable[[os.stat_result], FileState] = attrgetter(
+    "st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns"
+)
+"""Give the state of a file."""
+
+key_of: Callable[[os.stat_result], FileKey] = attrgetter("st_dev", "st_ino")
+"""Give the key of a file."""
+
+_times_of = attrgetter("st_mtime_ns", "st_ctime_ns")
 
 
 class Fingerprints(Protocol):
     """Where fingerprints are kept. Methods are called from one thread at a time."""
 
-    def load(self, keys: Collection[FileKey]) -> Mapping[FileKey, Fingerprint]:
-        """Give what is known of *keys*; more than was asked for may be given."""
+    def load(self, keys: Collection[FileKey]) -> Mapping[FileState, bytes]:
+        """Give the digests that are known of *keys*, each for one state; more than was asked for may be given."""
         ...
 
     def store(self, rows: Iterable[FingerprintRow]) -> None:
@@ -60,17 +71,16 @@ class MemoryFingerprints:
     """Fingerprints that live as long as the object."""
 
     def __init__(self) -> None:
-        self.known: dict[FileKey, Fingerprint] = {}
+        self.known: dict[FileKey, FingerprintRow] = {}
         self.sights: dict[bytes, str] = {}
 
-    def load(self, keys: Collection[FileKey]) -> Mapping[FileKey, Fingerprint]:  # noqa: ARG002 - all is at hand
+    def load(self, keys: Collection[FileKey]) -> Mapping[FileState, bytes]:  # noqa: ARG002 - all is at hand
         """Give everything that is known."""
-        return self.known
+        return {row[:5]: row[5] for row in self.known.values()}
 
     def store(self, rows: Iterable[FingerprintRow]) -> None:
         """Remember rows."""
-        for device, inode, *rest in rows:
-            self.known[device, inode] = (rest[0], rest[1], rest[2], rest[3])  # type: ignore[assignment]
+        self.known.update({row[:2]: row for row in rows})
 
     def find_sight(self, sight: bytes) -> str | None:
         """Give what is known of a sight."""
@@ -81,18 +91,23 @@ class MemoryFingerprints:
         self.sights[sight] = digest
 
 
-def is_racy(status: os.stat_result, now_ns: int) -> bool:
-    """Tell whether a file was changed so shortly before *now_ns* that a further change may not show.
+def find_racy(statuses: Iterable[os.stat_result], now_ns: int) -> list[int]:
+    """Find the files that were changed so shortly before *now_ns* that a further change may not show.
 
     Args:
-        status: of the file.
-        now_ns: before its content was read.
+        statuses: of files.
+        now_ns: before their contents were read.
+
+    Returns:
+        Their places, counted from 0.
     """
-    changed_ns = status.st_ctime_ns
-    return (
-        changed_ns > now_ns - RACY_NS
-        or abs(status.st_mtime_ns - now_ns) < RACY_NS
+    young_ns, old_ns = now_ns - RACY_NS, now_ns + RACY_NS
+    return [
+        at
+        for at, (modified_ns, changed_ns) in enumerate(map(_times_of, statuses))
+        if changed_ns > young_ns
+        or young_ns < modified_ns < old_ns
         # Whole seconds, the same twice, are what file systems give that keep no time of change: images (squashfs, ISO
         # 9660), where another one may come to the same device number, and many in user space.
-        or (changed_ns == status.st_mtime_ns and changed_ns % _SECOND_NS == 0)
-    )
+        or (changed_ns == modified_ns and changed_ns % _SECOND_NS == 0)
+    ]

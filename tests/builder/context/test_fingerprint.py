@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from builder.context.fingerprint import RACY_NS, is_racy
+from builder.context.fingerprint import RACY_NS, find_racy
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND + 123_456_789
@@ -29,4 +29,7 @@ CASES = {
 @pytest.mark.parametrize(("mtime_ns", "ctime_ns", "expected"), CASES.values(), ids=CASES.keys())
 def test_file_is_racy(mtime_ns: int, ctime_ns: int, expected: bool) -> None:
     """A digest is remembered only if every later change will show in the stamps."""
-    assert is_racy(SimpleNamespace(st_mtime_ns=mtime_ns, st_ctime_ns=ctime_ns), NOW) is expected
+    old = SimpleNamespace(st_mtime_ns=OLD, st_ctime_ns=OLD + 5)
+    status = SimpleNamespace(st_mtime_ns=mtime_ns, st_ctime_ns=ctime_ns)
+
+    assert find_racy([old, status, old], NOW) == [1] * expected
