@@ -117,6 +117,44 @@ def test_sight_is_that_of_everything(folder):
         assert Contents(root, b"").sight() != before
 
 
+def test_contents_that_were_seen_are_not_looked_for_again(folder, monkeypatch):
+    """What the sight was made of is what is given, if there is room for it."""
+    with source_root(folder) as root:
+        expected = [one.path for one in walk(root, b"")]
+        contents = Contents(root, b"")
+        contents.sight()
+        monkeypatch.setattr(batch_module, "read_batches", None)
+
+        assert [[one.path for one in contents] for _ in range(2)] == [expected] * 2
+        assert root.room.left == walk_module.KEPT - len(expected)
+
+
+def test_contents_that_are_many_have_to_be_as_they_were_seen(folder, monkeypatch):
+    """A key may have been found by what was seen, so nothing else may be copied."""
+    monkeypatch.setattr(walk_module, "KEPT", 4)
+    with source_root(folder) as root:
+        contents = Contents(root, b"")
+        contents.sight()
+        change(folder)
+
+        with pytest.raises(ContextError, match="file changed during the build in the build context: `/"):
+            list(contents)
+
+
+def test_contents_have_one_sight_whatever_was_asked_for_first(folder):
+    """With filters, and a directory that is left out but for what is below it, too."""
+    filters = [Filter(compile_patterns(["d0", "!d0/a1", "d1/a*"]))]
+    with source_root(folder) as root:
+        seen, walked = Contents(root, b"", filters=filters), Contents(root, b"", filters=filters)
+        sight = seen.sight()
+        found = list(walked)
+
+        assert walked.sight() == sight
+        assert list(seen) == found
+        assert b"d0/a1" in [one.path for one in found]
+        assert b"d0/a2" not in [one.path for one in found]
+
+
 def test_contents_are_empty_if_filters_leave_nothing(folder):
     """Whether there is anything is known without looking at everything."""
     with source_root(folder) as root:
