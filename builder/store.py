@@ -33,7 +33,6 @@ from registry.content.local import LocalBlobStore
 from registry.content.paths import NO_SPACE
 from registry.errors import StoreFullError
 from runtime.errors import KernelError
-from runtime.paths import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -287,9 +286,25 @@ def _is_abandoned(path: Path) -> bool:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder and all below it, as far as this process may; what is missing already is no error."""
+    with contextlib.suppress(OSError):
+        _remove_flat(path)
+        return
+    from runtime.paths import remove_tree  # noqa: PLC0415  a build that is cached leaves no folder in its own
+
     parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(OSError):
             remove_tree(parent, os.fsencode(path.name))
     finally:
         os.close(parent)
+
+
+def _remove_flat(path: Path) -> None:
+    """Remove a folder that has no folder in it."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for name in os.listdir(folder):
+            os.unlink(name, dir_fd=folder)
+    finally:
+        os.close(folder)
+    path.rmdir()

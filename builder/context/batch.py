@@ -25,7 +25,8 @@ from runtime.paths import open_in_root
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from builder.context.walk import Filter, SourceRoot
+    from builder.context.root import SourceRoot
+    from builder.context.walk import Filter
     from builder.errors import ContextError
 
 _LARGE_DIRECTORY: Final = 1 << 13
@@ -98,7 +99,11 @@ def from_facts(facts: bytes) -> Batch:
 
 
 def mark_facts(facts: bytes) -> int:
-    """Give a mark; the sum of the marks of many batches is one for all of them, in whatever order they were read."""
+    """Give a mark; the sum of the marks of many batches is one for all of them, in whatever order they were read.
+
+    Sums of digests can be forged by who chooses freely what is digested. Nobody does: numbers of inodes and times of
+    change, which are among the facts, are the kernel's.
+    """
     return int.from_bytes(hashlib.sha256(facts).digest(), "big")
 
 

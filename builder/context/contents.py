@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from builder.context.batch import Batch
+    from builder.context.root import SourceRoot
     from builder.context.sight import Look
-    from builder.context.walk import Filter, SourceRoot
+    from builder.context.walk import Filter
 
 
 class Contents:

@@ -14,6 +14,7 @@ import hashlib
 import os
 import stat
 import struct
+import time
 from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -22,14 +23,17 @@ from builder.context.contents import digest_found
 from builder.context.fingerprint import find_racy, key_of, state_of
 from builder.context.select import InlineFile
 from builder.context.walk import CHUNK, Opener, changed_error
+from builder.errors import ContextError
 from runtime.layers.xattrs import CAPABILITY, layer_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from builder.context.fingerprint import FileKey, FingerprintRow, Fingerprints
+    from builder.context.root import SourceRoot
     from builder.context.select import Selected, Selection
-    from builder.context.walk import Found, SourceRoot
+    from builder.context.walk import Found
+    from builder.source import Span
 
 _HEADER = struct.Struct(">IIIIQQI")
 _INLINE_MODE = stat.S_IFREG | 0o644
@@ -132,6 +136,32 @@ def digest_selection(
                 made.take(number, chunk)
         digests = made.finish(keep_sights=at_sight)
     return with_inline(selection, digests)
+
+
+def digest_files(
+    selection: Selection,
+    fingerprints: Fingerprints | None,
+    *,
+    span: Span | None,
+    listed: Callable[[], Listed] | None = None,
+    at_sight: bool = True,
+) -> str:
+    """Give the content digest of a selection as one text; see `digest_selection`.
+
+    Raises:
+        ContextError: a file cannot be read; at *span*, the instruction that names it.
+    """
+    try:
+        digests = digest_selection(selection, fingerprints, now_ns=time.time_ns(), listed=listed, at_sight=at_sight)
+    except ContextError as error:
+        error.span = error.span or span
+        raise
+    return join_digests(digests)
+
+
+def join_digests(digests: Iterable[tuple[str, str]]) -> str:
+    """Give names and digests of sources as one text."""
+    return " ".join(f"{name}={digest}" for name, digest in digests)
 
 
 def with_inline(selection: Selection, digests: Iterable[str]) -> tuple[tuple[str, str], ...]:

@@ -11,8 +11,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from builder.context.digest import FileDigests, SourceDigests, add_capability, with_inline
-from builder.context.local import join_digests
+from builder.context.digest import FileDigests, SourceDigests, add_capability, join_digests, with_inline
 from builder.context.select import Selected
 from builder.context.walk import changed_error
 from builder.errors import ContextError
@@ -23,8 +22,9 @@ if TYPE_CHECKING:
 
     from builder.context.digest import Listed
     from builder.context.fingerprint import Fingerprints
+    from builder.context.root import SourceRoot
     from builder.context.select import Chunks, Selection
-    from builder.context.walk import Found, Opener, SourceRoot
+    from builder.context.walk import Found, Opener
     from builder.source import Span
 
 

@@ -8,28 +8,24 @@ Source: spec, sections 1.1 (12), 1.16, 1.17.
 
 from __future__ import annotations
 
+import errno
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from builder.context.digest import digest_selection
 from builder.context.ignore import IgnoreRules, ignore_file_names, parse_ignore
-from builder.context.select import Selection, select_sources
-from builder.context.walk import SourceRoot
+from builder.context.root import SourceRoot
 from builder.errors import ContextError
 from builder.source import SourceFile, Span
-from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from builder.context.digest import Listed
-    from builder.context.fingerprint import Fingerprints
+    from builder.context.select import Selection
 
 DEFAULT_NAMES = ("Dockerfile", "dockerfile")
 MAXIMUM_SIZE = 16 << 20
 """Longest Dockerfile or ignore file that is read, in bytes."""
+
+_OPEN_FILE = os.O_RDONLY | os.O_CLOEXEC
 
 
 class Context(Protocol):
@@ -61,6 +57,8 @@ class Selections:
         Raises:
             ContextError: one does not exist, or is a wrong pattern.
         """
+        from builder.context.select import Selection, select_sources  # noqa: PLC0415  only where something is copied
+
         question = (paths, excludes, parents)
         if question not in self._known:
             sources = select_sources(self.root, paths, excludes=excludes, parents=parents, span=span)
@@ -142,9 +140,9 @@ class LocalContext:
         """Read a small file, inside the context without leaving it."""
         try:
             if path.is_relative_to(self.path):
-                fd = open_in_root(self._fd, bytes(path.relative_to(self.path)), os.O_RDONLY | os.O_CLOEXEC)
+                fd = self._open_inside(os.fsencode(path.relative_to(self.path)))
             else:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                fd = os.open(path, _OPEN_FILE)
             with os.fdopen(fd, "rb") as file:
                 data = file.read(MAXIMUM_SIZE + 1)
         except OSError as error:
@@ -156,31 +154,17 @@ class LocalContext:
             raise ContextError(f"file is larger than {MAXIMUM_SIZE >> 20} MiB: `{path}`")
         return data
 
+    def _open_inside(self, path: bytes) -> int:
+        if b"/" not in path and path != b"..":
+            # What is no symbolic link lies in the context, which is known without loading what asks the kernel for more.
+            try:
+                return os.open(path, _OPEN_FILE | os.O_NOFOLLOW, dir_fd=self._fd)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+        from runtime.paths import open_in_root  # noqa: PLC0415  as above
 
-def digest_files(
-    selection: Selection,
-    fingerprints: Fingerprints | None,
-    *,
-    span: Span | None,
-    listed: Callable[[], Listed] | None = None,
-    at_sight: bool = True,
-) -> str:
-    """Give the content digest of a selection as one text; see `digest_selection`.
-
-    Raises:
-        ContextError: a file cannot be read; at *span*, the instruction that names it.
-    """
-    try:
-        digests = digest_selection(selection, fingerprints, now_ns=time.time_ns(), listed=listed, at_sight=at_sight)
-    except ContextError as error:
-        error.span = error.span or span
-        raise
-    return join_digests(digests)
-
-
-def join_digests(digests: Iterable[tuple[str, str]]) -> str:
-    """Give names and digests of sources as one text."""
-    return " ".join(f"{name}={digest}" for name, digest in digests)
+        return open_in_root(self._fd, path, _OPEN_FILE)
 
 
 def _open_directory(path: Path) -> int:

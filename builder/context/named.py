@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from builder.context.ignore import DEFAULT_NAME, parse_ignore
 from builder.context.local import MAXIMUM_SIZE, Selections
-from builder.context.walk import SourceRoot
+from builder.context.root import SourceRoot
 from builder.errors import ContextError
 from registry.errors import RegistryError
 from registry.oci.reference import parse_reference

@@ -25,8 +25,9 @@ from builder.context.archive import find_newest, looks_like_archive, unpack_cont
 from builder.context.authorization import OF_FILES, token_hint
 from builder.context.git import GitSource, is_git_url, parse_git_url
 from builder.context.local import DEFAULT_NAMES, MAXIMUM_SIZE, Selections
+from builder.context.root import SourceRoot
 from builder.context.select import Selected, Selection, select_sources
-from builder.context.walk import SourceRoot, find
+from builder.context.walk import find
 from builder.errors import ContextError, SourceError
 from builder.source import SourceFile, Span
 from registry.content.replayed_stream import peek

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from builder.context.contents import Contents
 from builder.context.ignore import compile_patterns, translate_pattern
-from builder.context.walk import Filter, Found, SourceRoot, SourceTree, encode_path, find, shown
+from builder.context.walk import Filter, Found, SourceTree, encode_path, find, shown
 from builder.errors import ContextError, CopyError
 from builder.tree import resolve
 from registry.value import frozen
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from builder.context.ignore import IgnoreRule, IgnoreRules
+    from builder.context.root import SourceRoot
     from builder.source import Span
 
 

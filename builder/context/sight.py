@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from builder.context.batch import Batch
-    from builder.context.walk import Filter, SourceRoot
+    from builder.context.root import SourceRoot
+    from builder.context.walk import Filter
 
 _WORTH: Final = 2048
 """How many things have to be there for a second process, which costs about as much as looking at a thousand."""

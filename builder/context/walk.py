@@ -13,7 +13,6 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from builder.errors import ContextError
-from registry.value import field, frozen
 from runtime.layers.entry import Entry, EntryKind
 from runtime.paths import open_in_root
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from builder.context.batch import Batch
     from builder.context.ignore import IgnoreRules
-    from runtime.ownership import Owners
+    from builder.context.root import SourceRoot
 
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -40,9 +39,6 @@ KINDS = {
 
 CHUNK = 4096
 """How many things are looked at, and handed on, together."""
-
-KEPT = 1 << 16
-"""How many things of a source root are remembered (`builder.context.contents`), so that they are looked for only once."""
 
 
 class Found(NamedTuple):
@@ -69,47 +65,6 @@ class Filter(NamedTuple):
 
     rules: IgnoreRules
     skip: int = 0
-
-
-class Room:
-    """Counts what is still to be remembered of a source root."""
-
-    __slots__ = ("left",)
-
-    def __init__(self) -> None:
-        self.left = KEPT
-
-
-@frozen
-class SourceRoot:
-    """A directory to copy from.
-
-    Attributes:
-        fd: descriptor of the directory; the caller closes it.
-        shown: what the user knows it by, e.g. "build context" or "stage `build`".
-        ignore: what the build does not see of it; None for stages and images.
-        keep_owner: whether files keep their owner; files of a context belong to 0:0.
-        owners: tells who that is; None if the kernel does, or nobody asks.
-        young: for a directory that others may write to while it is read; None where nobody does: stages, images, what
-            was fetched. Device, inode and digest of files that were changed so shortly before they were digested that
-            one more change may not show. Who digests files adds to it, who copies them compares.
-        room: for what is remembered of it.
-    """
-
-    fd: int
-    shown: str
-    ignore: IgnoreRules | None = None
-    keep_owner: bool = False
-    owners: Owners | None = None
-    young: dict[tuple[int, int], bytes] | None = field(default=None, compare=False)
-    room: Room = field(default_factory=Room, compare=False)
-
-
-def image_root(fd: int, shown: str) -> SourceRoot:
-    """Return the source root of a mounted stage or image; works only inside the namespace."""
-    from runtime.ownership import Owners  # noqa: PLC0415  outside, where contexts are read, nobody asks
-
-    return SourceRoot(fd=fd, shown=shown, keep_owner=True, owners=Owners.here())
 
 
 def walk(root: SourceRoot, path: bytes, *, filters: Sequence[Filter] = ()) -> Iterator[Found]:

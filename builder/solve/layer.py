@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash as HASH
 
     from builder.context.digest_copied import CopiedSelection
-    from builder.context.walk import SourceRoot
+    from builder.context.root import SourceRoot
     from builder.solve.ops.place import PlacedEntry
     from builder.store import Store
     from registry.content.compression import Compression

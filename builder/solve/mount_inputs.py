@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from builder.context.root import image_root
 from builder.context.select import Selected, Selection, select_sources
-from builder.context.walk import image_root
 from builder.dockerfile.mounts import BindMount, CacheMount
 
 if TYPE_CHECKING:

@@ -13,15 +13,9 @@ from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from builder.cache.key import Ingredient
-    from builder.cache.listing import Listing
     from builder.plan.graph import Vertex
-
-
-_MANY = 1 << 16
-"""Bytes of records that are kept as they are."""
 
 
 @frozen(kw_only=False)
@@ -39,52 +33,6 @@ class Question:
     ingredients: list[Ingredient]
     had_record: bool = False
     place: str = ""
-
-
-class AskedFiles:
-    """The files in the key of a step; implements `builder.context.digest.Listed`.
-
-    They become a listing when they are many or somebody wants it, as a step that is found wants none.
-
-    Args:
-        folder: for the listing.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._sources: list[tuple[bytes, bytes, list[bytes]]] = []
-        self._size = 0
-        self._listing: Listing | None = None
-
-    def begin(self, name: bytes, prefix: bytes) -> None:
-        """Begin a source."""
-        if self._listing is not None:
-            self._listing.begin(name, prefix)
-        else:
-            self._sources.append((name, prefix, []))
-
-    def add(self, records: bytes) -> None:
-        """Take further records of the source."""
-        if self._listing is not None:
-            self._listing.add(records)
-            return
-        self._sources[-1][2].append(records)
-        self._size += len(records)
-        if self._size >= _MANY:
-            self.listing()
-
-    def listing(self) -> Listing:
-        """Give what was taken as a listing."""
-        if self._listing is None:
-            from builder.cache.listing import Listing  # noqa: PLC0415  a build that is cached lists nothing
-
-            self._listing = Listing(self._folder)
-            for name, prefix, pieces in self._sources:
-                self._listing.begin(name, prefix)
-                for records in pieces:
-                    self._listing.add(records)
-            self._sources = []
-        return self._listing
 
 
 def has_key(vertex: Vertex) -> bool:

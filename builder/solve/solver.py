@@ -15,32 +15,26 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from builder.cache.fingerprints import StoredFingerprints
 from builder.cache.key import Ingredient, derive_key
 from builder.cache.state import Record
-from builder.context.local import LocalContext, digest_files
-from builder.context.select import has_file
 from builder.errors import BuildError, StateDamagedError
 from builder.events import EventSink, VertexCompleted, VertexStarted, VertexStatus
 from builder.image.assemble import Layer
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.platforms import Plans
 from builder.solve.filesystem import FileSystem, FileSystems, snapshot_name
-from builder.solve.questions import AskedFiles, Question, list_stages
-from builder.tree import EmptyTree, Tree
+from builder.solve.questions import Question, list_stages
 from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from builder.cache.document import CachedLayer
-    from builder.cache.listing import Listing
     from builder.cache.past import PastStep
     from builder.cache.spool import Spool
-    from builder.context.local import Context
+    from builder.context.local import LocalContext
     from builder.context.named import NamedContexts
     from builder.context.remote import Network, RemoteContext
-    from builder.context.select import Selection
     from builder.events import CacheAnswer
     from builder.plan.mounts import PlannedMount
     from builder.request import SecretSource, SshSource
@@ -52,7 +46,9 @@ if TYPE_CHECKING:
     from builder.solve.imported_cache import ImportedCaches
     from builder.solve.layer import LayerMaker
     from builder.solve.schedule import Begun, Early, Schedule
+    from builder.solve.taken_files import TakenFiles
     from builder.store import Store
+    from builder.tree import Tree
     from registry.oci.digest import Digest
     from runtime.zygote import Zygote
 
@@ -116,18 +112,14 @@ class Solver:
         self._explainer = explainer
         self._found: dict[str, tuple[CachedLayer, Record, Spool | None]] = {}
         self._questions: dict[str, Question] = {}
-        self._listed: dict[str, AskedFiles] = {}
         self._store = store
         self._context = context
         self._layers = layers
         self._sink = sink
-        self._named = named
-        self._network = network
         self._devices = devices
         self._file_systems = FileSystems(store, arrivals)
-        self._fingerprints = StoredFingerprints(store.state)
+        self._files = _open_files(self._vertices, store, context, named, network)
         self._results: dict[str, Result] = {}
-        self._digests: dict[str, str] = {}
         self._used: list[str] = []
         self._canceled = False
         self._is_running = False
@@ -163,7 +155,7 @@ class Solver:
         for vertex in left:
             if isinstance(vertex.op, CopyFiles) and vertex.op.remotes:
                 # Here and not when its turn comes: this process has the user's name, keys and one thread.
-                self._key_remotes(vertex, vertex.op)
+                self._needed_files().ask_network(vertex, vertex.op)
         return any(isinstance(vertex.op, RunCommand) or vertex.sources for vertex in left)
 
     def _look_up(self, found: Callable[[Vertex, Result], None]) -> None:
@@ -395,13 +387,14 @@ class Solver:
         if self._on_layer is not None and result.made is not None:
             self._on_layer(vertex, result.made)
         answer = self._explain(vertex, cached=result.cached)
-        self._listed.pop(vertex.digest, None)
+        if self._files is not None:
+            self._files.forget(vertex)
         self._sink(VertexCompleted(vertex=vertex.digest, cached=result.cached, answer=answer, time=time.time()))
 
     def _explain(self, vertex: Vertex, *, cached: bool) -> CacheAnswer | None:
         if self._explainer is None:
             return None
-        listing = None if cached else self._list_files(vertex)
+        listing = None if cached or self._files is None else self._files.list_files(vertex)
         listed = () if listing is None else listing.sources()
         return self._explainer.answer(vertex, self._questions, listed, cached=cached)
 
@@ -455,14 +448,11 @@ class Solver:
                 ingredients.extend(("path", path) for path in op.paths)
                 ingredients.append(("source file system", _content(self.result(vertex.sources[0]))))
             case CopyFiles() as op if op.paths or op.remotes:
-                if op.paths:
-                    ingredients.append(("files", self._digest(vertex, op)))
-                for remote in op.remotes:
-                    ingredients.extend(self._needed_network().ingredients(remote, vertex.span))
+                ingredients += self._needed_files().ingredients(vertex, op)
             case RunCommand() as op if op.mounts:
                 from builder.solve.mount_inputs import cheap_ingredients  # noqa: PLC0415  only with mounts
 
-                self._listed.pop(vertex.digest, None)
+                self._needed_files().forget(vertex)
                 contents = [_content(self.result(source)) for source in vertex.sources]
                 ingredients += cheap_ingredients(op, contents, partial(self._digest_mounted, vertex))
             case _:
@@ -477,58 +467,20 @@ class Solver:
 
     def _tree(self, op: CopyFiles, parent: FileSystem) -> Tree:
         """Give the tree that files are copied onto."""
+        from builder.tree import EmptyTree  # noqa: PLC0415  a build that is cached does no work
+
         return EmptyTree() if op.link else self._file_systems.tree(parent)
-
-    def _select(self, vertex: Vertex, op: CopyFiles) -> Selection:
-        context: Context = self._context
-        if op.context is not None and self._named is not None:
-            context = self._named.get(op.context)
-        return context.select(op.paths, excludes=op.exclude, parents=op.parents, span=vertex.span)
-
-    def _fetch(self, vertex: Vertex, op: CopyFiles) -> list[Selection]:
-        """Bring what an ADD takes from the network into folders of the build."""
-        return [self._needed_network().select(remote, op.exclude, vertex.span) for remote in op.remotes]
-
-    def _key_remotes(self, vertex: Vertex, op: CopyFiles) -> None:
-        for remote in op.remotes:
-            self._needed_network().ingredients(remote, vertex.span)
-        self._fetch(vertex, op)
-
-    def _needed_network(self) -> Network:
-        if self._network is None:
-            raise AssertionError("a step needs the network, and none was given")
-        return self._network()
-
-    def _digest(self, vertex: Vertex, op: CopyFiles) -> str:
-        if vertex.digest not in self._digests:
-            self._listed.pop(vertex.digest, None)
-            selection, listed = self._select(vertex, op), partial(self._begin_listing, vertex)
-            self._digests[vertex.digest] = digest_files(selection, self._fingerprints, span=vertex.span, listed=listed)
-        return self._digests[vertex.digest]
-
-    def _begin_listing(self, vertex: Vertex) -> AskedFiles:
-        """Give what takes the files in the key of a vertex."""
-        return self._listed.setdefault(vertex.digest, AskedFiles(self._store.temporary))
-
-    def _list_files(self, vertex: Vertex) -> Listing | None:
-        """List the files in the key of a vertex, also those of the context that were known at sight."""
-        is_digested = vertex.digest in self._digests and vertex.digest not in self._listed
-        if is_digested and isinstance(vertex.op, CopyFiles):
-            selection, listed = self._select(vertex, vertex.op), partial(self._begin_listing, vertex)
-            digest_files(selection, self._fingerprints, span=vertex.span, listed=listed, at_sight=False)
-        asked = self._listed.get(vertex.digest)
-        return None if asked is None else asked.listing()
 
     def _digest_mounted(self, vertex: Vertex, mount: PlannedMount) -> str:
         """Digest and list what a mount shows of the context, or of the file system of another vertex."""
-        from builder.solve.mount_inputs import select_mounted, select_mounted_from  # noqa: PLC0415  as above
+        return self._needed_files().digest_mounted(
+            vertex, mount, lambda number: self._file_systems.opened(self.result(vertex.sources[number]))
+        )
 
-        listed = partial(self._begin_listing, vertex)
-        if mount.source is None:
-            selection = select_mounted(self._context, vertex, mount)
-            return digest_files(selection, self._fingerprints, span=vertex.span, listed=listed, at_sight=False)
-        with self._file_systems.opened(self.result(vertex.sources[mount.source])) as root_fd:
-            return digest_files(select_mounted_from(root_fd, vertex, mount), None, span=vertex.span, listed=listed)
+    def _needed_files(self) -> TakenFiles:
+        if self._files is None:
+            raise AssertionError("no step takes files")
+        return self._files
 
     # Work
 
@@ -547,8 +499,9 @@ class Solver:
             case CopyFiles() as op if vertex.sources:
                 return self._copy_from(vertex, op, parent, key, ingredients)
             case CopyFiles() as op:
-                selection = self._select(vertex, op) if op.paths else Selection(root=None, sources=())
-                remotes = self._fetch(vertex, op)
+                files = self._needed_files()
+                selection = files.select(vertex, op) if op.paths else Selection(root=None, sources=())
+                remotes = files.fetch(vertex, op)
                 layer = copy_files(vertex, op, selection, self._tree(op, parent), self._layers, remotes=remotes)
             case MakeDirectory() as op:
                 tree = self._file_systems.tree(parent)
@@ -577,12 +530,8 @@ class Solver:
         op = vertex.op
         if not isinstance(op, CopyFiles) or not op.paths or op.remotes or vertex.sources:
             return False
-        if vertex.digest in self._digests:
-            return False
-        if not self._is_new(vertex):
-            return False
-        selection = self._select(vertex, op)
-        return not (op.unpack and has_file(selection))
+        files = self._needed_files()
+        return not files.is_digested(vertex) and self._is_new(vertex) and not files.may_be_archives(vertex, op)
 
     def _copy_first(self, vertex: Vertex, op: CopyFiles) -> Result | None:
         """Copy, and digest on the way what is copied; None if another build made a record of the same meanwhile."""
@@ -595,16 +544,18 @@ class Solver:
     def _copy_and_digest(self, vertex: Vertex, op: CopyFiles) -> Result:
         from builder.solve.ops.copy_files import copy_and_digest  # noqa: PLC0415  as in _carry_out
 
-        self._listed.pop(vertex.digest, None)
-        listed = self._begin_listing(vertex)
-        selection, tree = self._select(vertex, op), self._tree(op, self.result(vertex.parent))
+        files, tree = self._needed_files(), self._tree(op, self.result(vertex.parent))
+        files.forget(vertex)
+        listed = files.begin_listing(vertex)
         try:
-            copied = copy_and_digest(vertex, op, selection, tree, self._layers, self._fingerprints, listed)
+            copied = copy_and_digest(
+                vertex, op, files.select(vertex, op), tree, self._layers, files.fingerprints, listed
+            )
         except BuildError:
             with suppress(BuildError):  # the first one counts
                 self._ask(vertex)
             raise
-        self._digests[vertex.digest] = copied.digest
+        files.put_digest(vertex, copied.digest)
         key, ingredients = self._key(vertex)
         self._questions[vertex.digest] = Question(key, ingredients)
         return self._keep(vertex, key, ingredients, copied.layer)
@@ -616,13 +567,8 @@ class Solver:
 
         with self._file_systems.opened(self.result(vertex.sources[0])) as root_fd:
             selection = select_from_stage(vertex, op, root_fd)
-            self._listed.pop(vertex.digest, None)
-            listed = partial(self._begin_listing, vertex)
-            by_content = [
-                *op.ingredients(),
-                *self._below(vertex),
-                ("files", digest_files(selection, None, span=vertex.span, listed=listed)),
-            ]
+            digest = self._needed_files().digest(vertex, selection, is_stored=False)
+            by_content = [*op.ingredients(), *self._below(vertex), ("files", digest)]
             content_key = derive_key(by_content)
             known = None if vertex.no_cache else self._recall(vertex, content_key, by_content)
             if known is not None and known.made is not None:
@@ -638,7 +584,7 @@ class Solver:
         """Run a command that mounts other file systems, unless what it sees of them is known after all."""
         from builder.solve.mount_inputs import exact_ingredients  # noqa: PLC0415  only with mounts
 
-        self._listed.pop(vertex.digest, None)
+        self._needed_files().forget(vertex)
         mounted = exact_ingredients(op, partial(self._digest_mounted, vertex))
         by_content = [*op.ingredients(), *self._below(vertex), *mounted]
         content_key = derive_key(by_content)
@@ -703,8 +649,24 @@ class Solver:
         """Give the listing to be kept with a key, None if it is not made of files."""
         if all(name not in {"files", "mounted files"} for name, _ in ingredients):
             return None
-        listing = self._list_files(vertex)
+        listing = self._needed_files().list_files(vertex)
         return None if listing is None else listing.pack()
+
+
+def _open_files(
+    vertices: Sequence[Vertex],
+    store: Store,
+    context: LocalContext | RemoteContext,
+    named: NamedContexts | None,
+    network: Callable[[], Network] | None,
+) -> TakenFiles | None:
+    """Open what steps take from elsewhere; None if none takes anything."""
+    ops = [vertex.op for vertex in vertices]
+    if not any(isinstance(op, CopyFiles) or (isinstance(op, RunCommand) and op.mounts) for op in ops):
+        return None
+    from builder.solve.taken_files import TakenFiles  # noqa: PLC0415  only where files are taken
+
+    return TakenFiles(store, context, named=named, network=network)
 
 
 def _repeat(action: Callable[[], _Done]) -> _Done:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builder.context import local
+from builder.context import digest
 from builder.context.fingerprint import RACY_NS
 
 
@@ -12,5 +12,5 @@ from builder.context.fingerprint import RACY_NS
 def age(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have files of the context written just now, or long ago."""
     if request.param == "old":
-        later = local.time.time_ns
-        monkeypatch.setattr(local.time, "time_ns", lambda: later() + 10 * RACY_NS)
+        later = digest.time.time_ns
+        monkeypatch.setattr(digest.time, "time_ns", lambda: later() + 10 * RACY_NS)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from builder.context.walk import Found, SourceRoot
+    from builder.context.root import SourceRoot
+    from builder.context.walk import Found
 
 TEXT = "FROM scratch\nCOPY a /a\n"
 SMALL, LARGE = 10, 3 << 20

@@ -12,7 +12,7 @@ import pytest
 
 from builder.cache.listing import unpack_listing
 from builder.cache.state import Record
-from builder.context import contents, digest, local, walk
+from builder.context import contents, digest, root, walk
 from builder.context.fingerprint import RACY_NS
 from builder.context.walk import Found, Opener
 from builder.errors import ContextError, CopyError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from builder.context.walk import SourceRoot
+    from builder.context.root import SourceRoot
 
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 LARGE = (3 << 20) + 7
@@ -68,7 +68,7 @@ def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         for module in (contents, digest, walk):
             monkeypatch.setattr(module, "CHUNK", 3)
     if request.param == "walked anew":
-        monkeypatch.setattr(walk, "KEPT", 2)
+        monkeypatch.setattr(root, "KEPT", 2)
 
 
 class Reading:
@@ -188,8 +188,8 @@ def test_file_that_is_copied_for_the_first_time_is_read_once(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same bytes go into layer and digest; of a hard link only the first name is opened."""
-    later = local.time.time_ns
-    monkeypatch.setattr(local.time, "time_ns", lambda: later() + 10 * RACY_NS)
+    later = digest.time.time_ns
+    monkeypatch.setattr(digest.time, "time_ns", lambda: later() + 10 * RACY_NS)
     reading = Reading(monkeypatch)
     workshop.build("FROM scratch\nCOPY d /x\n")
 
@@ -200,8 +200,8 @@ def test_copy_of_the_same_files_is_cached_after_they_were_digested_on_the_way(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was kept of the files serves the next build, which reads none."""
-    later = local.time.time_ns
-    monkeypatch.setattr(local.time, "time_ns", lambda: later() + 10 * RACY_NS)
+    later = digest.time.time_ns
+    monkeypatch.setattr(digest.time, "time_ns", lambda: later() + 10 * RACY_NS)
     text = "FROM scratch\nCOPY d /x\n"
     workshop.build(text)
     reading = Reading(monkeypatch)
@@ -213,8 +213,8 @@ def test_copy_of_the_same_files_is_cached_after_they_were_digested_on_the_way(
 
 def test_archive_that_add_unpacks_is_digested_before(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever ADD may unpack is read by who unpacks it."""
-    later = local.time.time_ns
-    monkeypatch.setattr(local.time, "time_ns", lambda: later() + 10 * RACY_NS)
+    later = digest.time.time_ns
+    monkeypatch.setattr(digest.time, "time_ns", lambda: later() + 10 * RACY_NS)
     reading = Reading(monkeypatch)
     workshop.build("FROM scratch\nADD large /x/\n")
 
@@ -278,11 +278,11 @@ def test_few_files_of_many_are_in_memory_at_a_time(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, is_known: bool
 ) -> None:
     """However many are copied, those that were read are forgotten, also if they are walked a second time."""
-    later = local.time.time_ns
-    monkeypatch.setattr(local.time, "time_ns", lambda: later() + 10 * RACY_NS)
+    later = digest.time.time_ns
+    monkeypatch.setattr(digest.time, "time_ns", lambda: later() + 10 * RACY_NS)
     for module in (contents, digest, walk):
         monkeypatch.setattr(module, "CHUNK", 4)
-    monkeypatch.setattr(walk, "KEPT", 8)
+    monkeypatch.setattr(root, "KEPT", 8)
     make_tree(workshop.context, {f"many/{number // 5}/{number}": b"%d" % number for number in range(200)})
     text = "FROM scratch\nCOPY many /x\n"
     if is_known:

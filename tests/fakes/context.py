@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 
 from builder.context.ignore import parse_ignore
-from builder.context.walk import SourceRoot
+from builder.context.root import SourceRoot
 
 
 def make_tree(folder, description):

@@ -9,13 +9,14 @@ import os
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from builder.context.remote import UrlSource
-from builder.context.walk import Found, Opener, SourceRoot
+from builder.context.walk import Found, Opener
 from builder.solve.ops.archive import add_selection
 from builder.solve.ops.place import PlacedEntry, Placement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from builder.context.root import SourceRoot
     from builder.context.select import Selection
     from builder.plan.graph import CopyFiles
     from builder.plan.mode import Mode

@@ -31,8 +31,8 @@ from runtime.layers.xattrs import travels
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from builder.context.root import SourceRoot
     from builder.context.select import Selected, Selection
-    from builder.context.walk import SourceRoot
     from builder.plan.mode import Mode
     from builder.solve.ops.ownership import Owner
     from builder.source import Span

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.context.digest_copied import CopiedSelection
+from builder.context.root import image_root
 from builder.context.select import InlineFile, Selection, select_sources
-from builder.context.walk import image_root
 from builder.solve.ops.archive import place_add
 from builder.solve.ops.ownership import resolve_owner
 from builder.solve.ops.place import encode_destination, only_directory, place_copy

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from builder.context.local import LocalContext
     from builder.context.remote import RemoteContext
+    from builder.context.root import SourceRoot
     from builder.context.select import Selected
-    from builder.context.walk import SourceRoot
     from builder.dockerfile.mounts import Sharing
     from builder.plan.graph import RunCommand, Vertex
     from builder.plan.mounts import PlannedMount

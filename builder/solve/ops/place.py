@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from builder.context.digest import FileDigests
+    from builder.context.root import SourceRoot
     from builder.context.select import Selection
-    from builder.context.walk import SourceRoot
     from builder.plan.mode import Mode
     from builder.solve.ops.ownership import Owner
     from builder.source import Span

@@ -34,13 +34,15 @@ def _load(place: Path, *words: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a store, which has the image of a build of as many steps as the runs speak of."""
+    """Return a folder with a store, which has the images of the builds that are to be cached."""
     folder = tmp_path_factory.mktemp("imports")
     (folder / "context").mkdir()
     (folder / "context" / "file").write_text("content")
-    steps = "".join(f"COPY file /{number}\n" for number in range(STEPS))
-    (folder / "context" / "Dockerfile").write_text(f"FROM scratch\n{steps}")
-    _load(folder, *RUNS["cached build"]["words"])
+    for name, step in (("Dockerfile", "COPY file /{}\n"), ("Directories", "WORKDIR /{}\n")):
+        steps = "".join(step.format(number) for number in range(STEPS))
+        (folder / "context" / name).write_text(f"FROM scratch\n{steps}")
+    for run in ("cached build", "cached build that copies nothing"):
+        _load(folder, *RUNS[run]["words"])
     return folder
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from builder.context import batch as batch_module
 from builder.context import contents as contents_module
-from builder.context import walk as walk_module
+from builder.context import root as root_module
 from builder.context.contents import Contents
 from builder.context.ignore import compile_patterns
 from builder.context.walk import Filter, SourceTree, walk
@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 def is_remembered(request, monkeypatch):
     """Have room for everything, or for nothing."""
     if request.param == "forgotten":
-        monkeypatch.setattr(walk_module, "KEPT", 4)
+        monkeypatch.setattr(root_module, "KEPT", 4)
     return request.param == "remembered"
 
 
@@ -61,25 +61,25 @@ def test_contents_that_are_few_are_looked_for_once(folder):
         change(folder)
 
         assert list(contents) == before
-        assert room == walk_module.KEPT - len(before)
+        assert room == root_module.KEPT - len(before)
 
 
 def test_contents_that_are_many_have_to_stay_as_they_were(folder, monkeypatch):
     """They are looked for anew and take up no room; a change is named by a directory in which it lies."""
-    monkeypatch.setattr(walk_module, "KEPT", 4)
+    monkeypatch.setattr(root_module, "KEPT", 4)
     with source_root(folder) as root:
         contents = Contents(root, b"")
         list(contents)
         change(folder)
 
-        assert root.room.left == walk_module.KEPT
+        assert root.room.left == root_module.KEPT
         with pytest.raises(ContextError, match="file changed during the build in the build context: `/"):
             list(contents)
 
 
 def test_contents_that_end_earlier_are_not_as_they_were(folder, monkeypatch):
     """Also where what went lay in a piece of its own."""
-    monkeypatch.setattr(walk_module, "KEPT", 4)
+    monkeypatch.setattr(root_module, "KEPT", 4)
     with source_root(folder) as root:
         contents = Contents(root, b"")
         list(contents)
@@ -98,7 +98,7 @@ def test_contents_that_were_not_looked_at_to_the_end_take_up_no_room(folder):
         next(chunks)
         chunks.close()
 
-        assert root.room.left == walk_module.KEPT
+        assert root.room.left == root_module.KEPT
         change(folder)
         assert b"d1/new" in [found.path for found in contents]
 
@@ -126,12 +126,12 @@ def test_contents_that_were_seen_are_not_looked_for_again(folder, monkeypatch):
         monkeypatch.setattr(batch_module, "read_batches", None)
 
         assert [[one.path for one in contents] for _ in range(2)] == [expected] * 2
-        assert root.room.left == walk_module.KEPT - len(expected)
+        assert root.room.left == root_module.KEPT - len(expected)
 
 
 def test_contents_that_are_many_have_to_be_as_they_were_seen(folder, monkeypatch):
     """A key may have been found by what was seen, so nothing else may be copied."""
-    monkeypatch.setattr(walk_module, "KEPT", 4)
+    monkeypatch.setattr(root_module, "KEPT", 4)
     with source_root(folder) as root:
         contents = Contents(root, b"")
         contents.sight()

@@ -20,7 +20,8 @@ TREE = {f"d{folder}/e{folder % 3}/f{number}": b"" for folder in range(20) for nu
 SCRIPT = """
 import json, os, sys
 from builder.context import sight
-from builder.context.walk import SourceRoot, walk_batches
+from builder.context.root import SourceRoot
+from builder.context.walk import walk_batches
 from builder.errors import ContextError
 
 folder, room, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
