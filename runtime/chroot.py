@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from runtime.mounts import BindMount, FileMount, LayersMount
-    from runtime.sandbox import SandboxSpec
+    from runtime.spec import SandboxSpec
     from runtime.stubs import Stub
     from runtime.users import ProcessUser
 

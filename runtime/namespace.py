@@ -12,6 +12,7 @@ Source: user_namespaces(7), pid_namespaces(7), mount_namespaces(7).
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -211,6 +212,7 @@ def _map_directly(pid: int, *, uid_map: idmap.IdMap, gid_map: idmap.IdMap) -> No
 def _be_inner_process(body: Callable[[], int], reader: int, failure_writer: int) -> None:
     """Become uid 0, bind the own life to the front's, and run *body*. Never returns."""
     status = _STATUS_OF_BUG
+    gc.freeze()  # or each collection touches, and so copies, all that is shared with the front
     try:
         if os.read(reader, 1) == b"+":  # nothing: the front gave up or died
             try:

@@ -162,6 +162,16 @@ def _number(name: str) -> int:
         raise unknown_machine(MACHINE) from None
 
 
+def check_machine() -> None:
+    """Check that the numbers of system calls are known here.
+
+    Raises:
+        HostUnsupportedError: they are not.
+    """
+    if MACHINE not in _NUMBERS_BY_MACHINE:
+        raise unknown_machine(MACHINE)
+
+
 def unknown_machine(machine: str) -> HostUnsupportedError:
     """Return the error for a *machine* whose system call numbers are not known here."""
     return HostUnsupportedError(

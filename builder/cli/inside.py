@@ -106,17 +106,14 @@ def _run_in_place(store: Store, body: Callable[[Zygote], int]) -> int:
 def _work(store: Store, body: Callable[[Zygote], int], isolation: Isolation) -> int:
     from builder.cli.main import report_error  # noqa: PLC0415  main imports the verbs
     from builder.cli.report import TerminatedError  # noqa: PLC0415  only here
-    from builder.collect.sweep import sweep  # noqa: PLC0415  as in run_inside
-    from runtime.chroot import give_up_nodes  # noqa: PLC0415  as in run_inside
-    from runtime.snapshots.overlay import takes_upper  # noqa: PLC0415  as in run_inside
     from runtime.zygote import Zygote  # noqa: PLC0415  as in run_inside
 
     try:
         with Zygote(isolation) as zygote:
-            if isolation == "chroot":
-                give_up_nodes()
-                store.copy_snapshots()
-            elif not takes_upper(store.temporary):
+            # Loaded once the zygote is forked, which loads what it needs meanwhile.
+            from builder.collect.sweep import sweep  # noqa: PLC0415
+
+            if not _can_overlay(store, isolation):
                 store.copy_snapshots()
             sweep(store, is_inside=True)
             return body(zygote)
@@ -126,3 +123,15 @@ def _work(store: Store, body: Callable[[Zygote], int], isolation: Isolation) -> 
         return report_error(error)
     finally:
         store.close()
+
+
+def _can_overlay(store: Store, isolation: Isolation) -> bool:
+    """Tell whether steps run on overlays; where there are none, give up what would be different then."""
+    if isolation == "chroot":
+        from runtime.chroot import give_up_nodes  # noqa: PLC0415  as in _find_chroot_obstacle
+
+        give_up_nodes()
+        return False
+    from runtime.snapshots.overlay import takes_upper  # noqa: PLC0415  as in run_inside
+
+    return takes_upper(store.temporary)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from builder.solve.ops.mounts import StepMounts
     from runtime.mounts import LayersMount
     from runtime.networks import PrivateNetwork
-    from runtime.sandbox import SandboxSpec
     from runtime.snapshots.snapshotter import Active, Snapshotter
+    from runtime.spec import SandboxSpec
     from runtime.zygote import Zygote
 
 

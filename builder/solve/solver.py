@@ -485,10 +485,6 @@ class Solver:
     # Work
 
     def _carry_out(self, vertex: Vertex, key: str, ingredients: list[Ingredient], held: ExitStack) -> Result | Begun:
-        from builder.context.select import Selection  # noqa: PLC0415  a build that is cached does no work
-        from builder.solve.ops.copy_files import copy_files  # noqa: PLC0415  as above
-        from builder.solve.ops.workdir import place_workdir  # noqa: PLC0415  as above
-
         self._questions.setdefault(vertex.digest, Question(key, ingredients))
         parent = self.result(vertex.parent)
         match vertex.op:
@@ -499,11 +495,16 @@ class Solver:
             case CopyFiles() as op if vertex.sources:
                 return self._copy_from(vertex, op, parent, key, ingredients)
             case CopyFiles() as op:
+                from builder.context.select import Selection  # noqa: PLC0415  a build that is cached does no work
+                from builder.solve.ops.copy_files import copy_files  # noqa: PLC0415  as above
+
                 files = self._needed_files()
                 selection = files.select(vertex, op) if op.paths else Selection(root=None, sources=())
                 remotes = files.fetch(vertex, op)
                 layer = copy_files(vertex, op, selection, self._tree(op, parent), self._layers, remotes=remotes)
             case MakeDirectory() as op:
+                from builder.solve.ops.workdir import place_workdir  # noqa: PLC0415  as above
+
                 tree = self._file_systems.tree(parent)
                 now = int(time.time()) if op.epoch is None else op.epoch
                 placed = place_workdir(op.path, tree, user=op.user, now=now, span=vertex.span)
@@ -542,7 +543,7 @@ class Solver:
             return self._copy_and_digest(vertex, op) if self._is_new(vertex) else None
 
     def _copy_and_digest(self, vertex: Vertex, op: CopyFiles) -> Result:
-        from builder.solve.ops.copy_files import copy_and_digest  # noqa: PLC0415  as in _carry_out
+        from builder.solve.ops.copy_files import copy_and_digest  # noqa: PLC0415  a build that is cached copies nothing
 
         files, tree = self._needed_files(), self._tree(op, self.result(vertex.parent))
         files.forget(vertex)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
-_log = logging.getLogger("pybuild." + __name__)
 
 _PARENTS_KEPT: Final = 64
 """Directories kept open: sorted archives come back to the same few."""
@@ -322,7 +320,7 @@ class _Application:
         device = os.makedev(*entry.device)
         if entry.kind is EntryKind.CHARACTER and device == 0:
             # An overlay takes it for a deletion and refuses to make one; a plain directory must not be tricked.
-            _log.debug("left out the device 0:0 %r", entry.path)
+            _tell("left out the device 0:0 %r", entry.path)
             return
         try:
             if entry.kind is EntryKind.FIFO:
@@ -332,7 +330,7 @@ class _Application:
         except PermissionError:
             if entry.kind is EntryKind.FIFO:
                 raise
-            _log.debug("left out the device %r, which this namespace may not make", entry.path)
+            _tell("left out the device %r, which this namespace may not make", entry.path)
             return
         self._set_owner_and_time(entry, parent_fd, name)
         # A node just made is no symbolic link; the C library lacks chmod for the link itself.
@@ -385,7 +383,7 @@ def _set_xattr(fd: int, name: str, value: bytes) -> None:
     except OSError as error:
         if error.errno != errno.ENOTSUP and (name == CAPABILITY or error.errno != errno.EPERM):
             raise
-        _log.debug("left out the xattr %s: %s", name, error)
+        _tell("left out the xattr %s: %s", name, error)
 
 
 def _refine_owner_error(entry: Entry, error: OSError, change_uid: Callable[[], None]) -> None:
@@ -431,3 +429,9 @@ def _entry_error(entry: Entry, error: OSError) -> Exception:
 
 def _shown(entry: Entry) -> str:
     return entry.path.decode(errors="backslashreplace")
+
+
+def _tell(text: str, *values: object) -> None:
+    import logging  # noqa: PLC0415 - takes some milliseconds, and most layers have nothing that is left out
+
+    logging.getLogger("pybuild." + __name__).debug(text, *values)

@@ -21,7 +21,7 @@ import prctl
 
 from runtime import chroot, seccomp
 from runtime.errors import SandboxError
-from runtime.sandbox import SandboxSpec
+from runtime.spec import SandboxSpec
 from runtime.zygote import Zygote
 from tests.runtime.step_driver import DEFAULTS
 

@@ -20,7 +20,7 @@ from runtime.errors import HostUnsupportedError, SandboxError
 from runtime.namespace import run_in_namespace
 base, image = Path(sys.argv[1]), Path(sys.argv[2])
 def spec(name, *args, **values):
-    from runtime.sandbox import SandboxSpec
+    from runtime.spec import SandboxSpec
     upper, work = base / name / 'u', base / name / 'w'
     upper.mkdir(parents=True); work.mkdir()
     return SandboxSpec(args=args, environ=(('PATH', '/bin'),), lowers=(image,), upper=upper, work=work, hosts=b'',

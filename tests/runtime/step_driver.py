@@ -69,7 +69,7 @@ def describe_layer(upper: Path, lowers: list[str]) -> dict:
 
 def run_one(zygote, request: dict, index: int, step: dict) -> dict:
     """Run one step and return its status or error, its output, and what it left in the upper directory."""
-    from runtime.sandbox import SandboxSpec  # noqa: PLC0415
+    from runtime.spec import SandboxSpec  # noqa: PLC0415
     from runtime.stubs import make_skeleton, remove_stubs  # noqa: PLC0415
 
     scratch = Path(request["scratch"]) / f"step-{index}"

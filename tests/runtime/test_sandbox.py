@@ -11,7 +11,7 @@ import pytest
 
 from runtime.devices import DeviceNode
 from runtime.mounts import BindMount, FileMount, LayersMount, TmpfsMount
-from runtime.sandbox import SandboxSpec, Ulimit
+from runtime.spec import SandboxSpec, Ulimit
 
 pytestmark = pytest.mark.userns
 

@@ -25,7 +25,7 @@ from registry.oci.platform import Platform, host_platform
 from registry.oci.reference import parse_reference
 from runtime.errors import StepSetupError
 from runtime.mounts import BindMount
-from runtime.sandbox import SandboxSpec, Ulimit
+from runtime.spec import SandboxSpec, Ulimit
 
 if TYPE_CHECKING:
     import argparse

@@ -16,7 +16,7 @@ from builder.solve.ops.resolver import resolv_conf
 from runtime.errors import StepSetupError
 from runtime.mounts import BindMount
 from runtime.ownership import is_recorded
-from runtime.sandbox import SandboxSpec, Ulimit
+from runtime.spec import SandboxSpec, Ulimit
 from runtime.stubs import Stub, remove_stubs
 
 if TYPE_CHECKING:
