@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runtime import mounts
 from runtime.errors import KernelError, StepSetupError
@@ -31,8 +30,7 @@ _DEV_SIZE: Final = "size=64k"
 _NODE_ATTRIBUTES: Final = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceNode:
+class DeviceNode(NamedTuple):
     """A further node of this side that a step is given, with the owner and mode it has here.
 
     Args:

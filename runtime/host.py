@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtime.errors import HostUnsupportedError
 
@@ -21,8 +20,7 @@ INSTALL_UIDMAP: Final = "sudo apt-get install uidmap  (Fedora, RHEL: sudo dnf in
 """The cure where newuidmap and newgidmap are missing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostFacts:
+class HostFacts(NamedTuple):
     """What explains why the kernel refused a user namespace; texts are the contents of sysctls, None if absent.
 
     Args:

@@ -9,8 +9,7 @@ Source: user_namespaces(7), section "User and group ID mappings"; subuid(5); new
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from runtime.errors import HostUnsupportedError
 from runtime.host import INSTALL_UIDMAP
@@ -24,17 +23,15 @@ IdKind = Literal["uid", "gid"]
 _MOST_EXTENTS: Final = 340  # UID_GID_MAP_MAX_EXTENTS of the kernel
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdExtent:
-    """*count* ids from *inside* on, which are those from *outside* on."""
+class IdExtent(NamedTuple):
+    """*size* ids from *inside* on, which are those from *outside* on."""
 
     inside: int
     outside: int
-    count: int
+    size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdMap:
+class IdMap(NamedTuple):
     """All extents of one user namespace for one kind of id."""
 
     extents: tuple[IdExtent, ...]
@@ -42,21 +39,21 @@ class IdMap:
     @property
     def id_count(self) -> int:
         """How many ids exist inside: 1 means that owners have to be recorded (runtime.ownership)."""
-        return sum(extent.count for extent in self.extents)
+        return sum(extent.size for extent in self.extents)
 
     def has_inside(self, number: int) -> bool:
         """Return whether *number* is an id inside."""
-        return any(e.inside <= number < e.inside + e.count for e in self.extents)
+        return any(e.inside <= number < e.inside + e.size for e in self.extents)
 
     def to_text(self) -> str:
         """Return the lines that /proc/PID/uid_map takes."""
-        return "".join(f"{e.inside} {e.outside} {e.count}\n" for e in self.extents)
+        return "".join(f"{e.inside} {e.outside} {e.size}\n" for e in self.extents)
 
 
 def parse_id_map(text: str) -> IdMap:
     """Read the text of /proc/PID/uid_map or gid_map."""
     rows = (line.split() for line in text.splitlines() if line.strip())
-    return IdMap(extents=tuple(IdExtent(inside=int(a), outside=int(b), count=int(c)) for a, b, c in rows))
+    return IdMap(extents=tuple(IdExtent(inside=int(a), outside=int(b), size=int(c)) for a, b, c in rows))
 
 
 def current_id_map(kind: IdKind) -> IdMap:
@@ -79,7 +76,7 @@ def identity_map(outer: IdMap) -> IdMap:
     Extent by extent, because the kernel takes none that spans two of the writer's.
     """
     return IdMap(
-        extents=tuple(IdExtent(inside=e.inside, outside=e.inside, count=e.count) for e in outer.extents[:_MOST_EXTENTS])
+        extents=tuple(IdExtent(inside=e.inside, outside=e.inside, size=e.size) for e in outer.extents[:_MOST_EXTENTS])
     )
 
 
@@ -111,12 +108,12 @@ def sub_id_map(own_id: int, ranges: Iterable[tuple[int, int]]) -> IdMap:
 
     A range that overlaps an earlier one or holds *own_id* is left out: the kernel refuses ids that occur twice.
     """
-    extents = [IdExtent(inside=0, outside=own_id, count=1)]
+    extents = [IdExtent(inside=0, outside=own_id, size=1)]
     for first, count in ranges:
         if len(extents) < _MOST_EXTENTS and not any(
-            first < e.outside + e.count and e.outside < first + count for e in extents
+            first < e.outside + e.size and e.outside < first + count for e in extents
         ):
-            extents.append(IdExtent(inside=extents[-1].inside + extents[-1].count, outside=first, count=count))
+            extents.append(IdExtent(inside=extents[-1].inside + extents[-1].size, outside=first, size=count))
     return IdMap(extents=tuple(extents))
 
 
@@ -168,7 +165,7 @@ def run_map_helpers(pid: int, maps: Sequence[tuple[IdKind, IdMap]]) -> None:
     try:
         for kind, id_map in maps:
             helper = f"new{kind}map"
-            numbers = [str(n) for e in id_map.extents for n in (e.inside, e.outside, e.count)]
+            numbers = [str(n) for e in id_map.extents for n in (e.inside, e.outside, e.size)]
             reader, writer = os.pipe2(os.O_CLOEXEC)
             try:
                 child = os.posix_spawnp(

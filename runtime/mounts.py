@@ -13,8 +13,7 @@ import errno
 import os
 import re
 import stat
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runtime import syscalls
 from runtime.errors import HostUnsupportedError, KernelError, StepSetupError
@@ -71,8 +70,7 @@ _SCRATCH_SIZE: Final = "size=16m"
 _EMPTY_DIRECTORY: Final = "empty"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BindMount:
+class BindMount(NamedTuple):
     """A file or directory of this side shown to the step.
 
     Args:
@@ -93,8 +91,7 @@ class BindMount:
     moves: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayersMount:
+class LayersMount(NamedTuple):
     """A directory or file out of another image or stage shown to the step.
 
     Args:
@@ -114,8 +111,7 @@ class LayersMount:
     work: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TmpfsMount:
+class TmpfsMount(NamedTuple):
     """An empty file system in memory.
 
     Args:
@@ -129,8 +125,7 @@ class TmpfsMount:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileMount:
+class FileMount(NamedTuple):
     """A read-only file in memory, such as a secret; it can be executed if its mode says so.
 
     Args:
@@ -140,10 +135,14 @@ class FileMount:
     """
 
     target: str
-    content: bytes = field(repr=False)
+    content: bytes
     mode: int = 0o400
     uid: int = 0
     gid: int = 0
+
+    def __repr__(self) -> str:
+        """Leave the content out, which may be a secret."""
+        return f"FileMount(target={self.target!r}, mode={self.mode:#o}, uid={self.uid}, gid={self.gid})"
 
 
 def create_mount(fstype: str, options: Iterable[str] = (), *, attributes: int = 0) -> int:

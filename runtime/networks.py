@@ -23,8 +23,7 @@ import os
 import select
 import signal
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runtime import syscalls
 from runtime.errors import HostUnsupportedError, KernelError
@@ -44,8 +43,7 @@ _LARGEST_SAYING: Final = 4096
 _SHOWN_LINE: Final = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Helper:
+class Helper(NamedTuple):
     """A program that connects a network namespace.
 
     Args:
@@ -94,8 +92,7 @@ _PASTA: Final = Helper(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkLack:
+class NetworkLack(NamedTuple):
     """Why this machine gives no private network: what was seen, and one thing that would help."""
 
     reason: str

@@ -17,8 +17,7 @@ import resource
 import signal
 import stat
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import prctl
 
@@ -86,8 +85,7 @@ _ELF_MACHINES: Final = {
 LAST_FD: Final = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What is mounted for a step before it is known: descriptors of the scratch, and of /proc, /dev and /sys in it."""
 
     scratch: int

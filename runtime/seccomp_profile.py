@@ -13,12 +13,10 @@ Source: moby/profiles, seccomp/default.json (2026); linux/arch/*/entry/syscalls,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
+class Architecture(NamedTuple):
     """One system call table.
 
     Args:

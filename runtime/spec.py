@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runtime.devices import DeviceNode
 from runtime.mounts import BindMount, FileMount, LayersMount, TmpfsMount
@@ -19,8 +17,7 @@ DEFAULT_SHM_SIZE: Final = 64 * 1024 * 1024
 """Limit of /dev/shm in bytes, as docker's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ulimit:
+class Ulimit(NamedTuple):
     """A resource limit. Args: name as docker spells it (`nofile`); soft and hard limits, -1 for none."""
 
     name: str
@@ -28,8 +25,7 @@ class Ulimit:
     hard: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxSpec:
+class SandboxSpec(NamedTuple):
     """What a step sees and runs.
 
     Args:
@@ -85,7 +81,7 @@ class SandboxSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values from which `from_json` makes an equal spec."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values = self._asdict()
         values["hosts"] = self.hosts.decode("latin-1")
         values["resolv_conf"] = self.resolv_conf.decode("latin-1")
         values["lowers"] = [str(path) for path in self.lowers]

@@ -9,14 +9,12 @@ Only the zygote loads this module and what it needs: so the inner process stays 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import select
 import signal
 import socket
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import prctl
 
@@ -104,8 +102,7 @@ def serve(control: socket.socket, isolation: Isolation) -> NoReturn:
                     poller.register(step.owners.pidfd, select.POLLIN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Running:
+class _Running(NamedTuple):
     """A step: its pid, its channel, and its supervisor where owners are recorded."""
 
     pid: int
@@ -255,7 +252,7 @@ def _read_request(descriptors: list[int]) -> tuple[SandboxSpec, tuple[int | None
 def _ready(stubs: list[Stub]) -> dict[str, Any]:
     return {
         "type": "ready",
-        "stubs": [{**dataclasses.asdict(stub), "path": stub.path.decode("latin-1")} for stub in stubs],
+        "stubs": [{**stub._asdict(), "path": stub.path.decode("latin-1")} for stub in stubs],
     }
 
 

@@ -14,8 +14,7 @@ import contextlib
 import errno
 import os
 import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from runtime import syscalls
 from runtime.errors import KernelError, StepSetupError
@@ -45,8 +44,7 @@ _OVERLAY_XATTRS: Final = "user.overlay."
 _OPAQUE: Final = "user.overlay.opaque"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stub:
+class Stub(NamedTuple):
     """One thing in the upper directory that set-up put there.
 
     Args:

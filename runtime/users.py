@@ -8,8 +8,7 @@ Source: moby/sys/user, GetExecUser; BuildKit, executor/oci/user.go.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtime.errors import StepSetupError
 
@@ -17,8 +16,7 @@ _LARGEST_ID: Final = 2**31 - 1
 _NO_HOME: Final = "/"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PasswdEntry:
+class PasswdEntry(NamedTuple):
     """One line of a passwd file."""
 
     name: str
@@ -27,8 +25,7 @@ class PasswdEntry:
     home: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupEntry:
+class GroupEntry(NamedTuple):
     """One line of a group file."""
 
     name: str
@@ -36,8 +33,7 @@ class GroupEntry:
     members: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessUser:
+class ProcessUser(NamedTuple):
     """Who a step runs as.
 
     Args:

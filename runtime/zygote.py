@@ -24,8 +24,7 @@ import os
 import signal
 import socket
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from runtime import syscalls
 from runtime.errors import HostUnsupportedError, KernelError, SandboxError, StepSetupError
@@ -44,8 +43,7 @@ _STATUS_OF_BUG: Final = 70
 _LAST_FD: Final = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepResult:
+class StepResult(NamedTuple):
     """How a step ended.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.solve.ops.run import sandbox_of
@@ -90,8 +89,7 @@ class FailedStep:
         with ExitStack() as stack:
             lowers, active = stack.enter_context(self._snapshots.reopened(self._chain.paths, self._active))
             spec = sandbox_of(self.op, lowers, active, self._mounts, self._network)
-            spec = replace(
-                spec,
+            spec = spec._replace(
                 args=args,
                 environ=(*environ, *spec.environ),
                 layer_mounts=self._reopen_mounts(spec, stack),
@@ -120,5 +118,5 @@ class FailedStep:
                 continue
             above = self._snapshots.prepare()
             stack.callback(self._snapshots.discard, above)
-            mounts.append(replace(mount, lowers=(*mount.lowers, mount.upper), upper=above.upper, work=above.work))
+            mounts.append(mount._replace(lowers=(*mount.lowers, mount.upper), upper=above.upper, work=above.work))
         return tuple(mounts)

@@ -23,8 +23,7 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runtime.disk_usage import disk_usage
 from runtime.errors import KernelError
@@ -45,8 +44,7 @@ Hold = Callable[[str], AbstractContextManager[None]]
 """Keeps what has this name from being removed, for as long as this process lives; nothing is removed during the block."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredSnapshot:
+class StoredSnapshot(NamedTuple):
     """A committed snapshot as it lies on disk.
 
     Attributes:

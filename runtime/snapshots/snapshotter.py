@@ -14,8 +14,7 @@ Both give the same upper directory for the same changes, so layers are the same 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,8 +27,7 @@ SnapshotterName = Literal["overlay", "copies"]
 """Which of them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Active:
+class Active(NamedTuple):
     """A snapshot that is being written.
 
     Attributes:

@@ -51,8 +51,8 @@ def test_sub_id_map_never_maps_an_id_twice(own, ranges):
 
     for index, one in enumerate(extents):
         for other in extents[index + 1 :]:
-            assert one.inside + one.count <= other.inside
-            assert one.outside + one.count <= other.outside or other.outside + other.count <= one.outside
+            assert one.inside + one.size <= other.inside
+            assert one.outside + one.size <= other.outside or other.outside + other.size <= one.outside
 
 
 def test_identity_map_keeps_extents():
