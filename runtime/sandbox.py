@@ -119,6 +119,8 @@ def become_step(
 ) -> NoReturn:
     """Set everything else up and execute the command.
 
+    This process has left the session of the terminal (`leave_session`), unless the command stays in it.
+
     Args:
         spec: what to set up.
         streams: descriptors of standard input (None for an empty one), output and error.
@@ -131,9 +133,8 @@ def become_step(
         KernelError: the kernel refused something.
         HostUnsupportedError: the host lacks something.
     """
-    reset_signals()
-    if not spec.interactive:
-        os.setsid()
+    if spec.interactive:
+        reset_signals()
     os.umask(UMASK)
     set_streams(streams, foreground=spec.foreground)
     network.bring_up(spec.network)
@@ -142,7 +143,7 @@ def become_step(
     cwd = finder.make_directory(spec.cwd, uid=user.uid, gid=user.gid)
     if spec.upper is None:
         syscalls.mount_setattr(root, "", syscalls.AT_EMPTY_PATH, attr_set=syscalls.MOUNT_ATTR_RDONLY)
-    mounts.change_root(root)
+    mounts.change_root(root, prepared.scratch)
     os.fchdir(cwd)
     _set_host_name(spec.hostname)
     set_limits(spec.ulimits)
@@ -151,6 +152,15 @@ def become_step(
     report(finder.stubs)
     syscalls.close_range(3, LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)
     execute(spec.args, {"HOME": user.home} | dict(spec.environ))
+
+
+def leave_session() -> None:
+    """Leave the session of the terminal, and undo `ignore_signals`; for a process that waits to be a step.
+
+    The scheduler counts a new session as a group of its own, whose first turn comes after all that is running.
+    """
+    os.setsid()
+    reset_signals()
 
 
 def rehearse() -> None:

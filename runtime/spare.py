@@ -45,8 +45,13 @@ class Spare:
         self._request = request
 
     @classmethod
-    def clone(cls, become: Become, *, is_recorded: bool) -> Self:
+    def clone(cls, become: Become, *, is_recorded: bool, has_terminal: bool = False) -> Self:
         """Clone one, which goes on in *become* when it is used.
+
+        Args:
+            become: what it goes on in.
+            is_recorded: whether owners are recorded, so that its step has a supervisor.
+            has_terminal: whether it stays in the session of the terminal.
 
         Raises:
             KernelError: the kernel refused.
@@ -64,7 +69,7 @@ class Spare:
             raise
         if pid == 0:
             ours.close()
-            _wait(theirs, become, owners)
+            _wait(theirs, become, owners, has_terminal=has_terminal)
         theirs.close()
         if owners is not None:
             owners.release()
@@ -92,9 +97,11 @@ class Spare:
             self.owners.end()
 
 
-def _wait(request_socket: socket.socket, become: Become, owners: Supervision | None) -> NoReturn:
+def _wait(request_socket: socket.socket, become: Become, owners: Supervision | None, *, has_terminal: bool) -> NoReturn:
     try:
         prctl.set_pdeathsig(signal.SIGKILL)  # nobody else knows of it
+        if not has_terminal:
+            sandbox.leave_session()
         prepared = _prepare()
         sandbox.rehearse()
         request, descriptors, _, _ = socket.recv_fds(request_socket, LARGEST_REQUEST, MOST_DESCRIPTORS)

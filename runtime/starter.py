@@ -138,7 +138,8 @@ class _Starter:
                 if pid == 0:
                     _be_attendant(descriptors)
             else:
-                spare = self._take(_wanted_network(request))
+                wanted, has_terminal = _read_wishes(request)
+                spare = self._take(wanted, has_terminal=has_terminal)
                 spare.use(request, descriptors)
                 pid, owners = spare.pid, spare.owners
         except (SandboxError, ImportError) as error:
@@ -158,25 +159,29 @@ class _Starter:
             self._spare.end()
             self._spare = None
 
-    def _take(self, wanted: network.Network) -> Spare:
+    def _take(self, wanted: network.Network, *, has_terminal: bool) -> Spare:
         if network.prepare(wanted):
             self.close()  # it lacks what has been loaded
+        if has_terminal:
+            return self._clone(has_terminal=True)
         spare, self._spare = self._spare or self._clone(), None
         return spare
 
-    def _clone(self) -> Spare:
-        return Spare.clone(_be_step, is_recorded=self._is_recorded)
+    def _clone(self, *, has_terminal: bool = False) -> Spare:
+        return Spare.clone(_be_step, is_recorded=self._is_recorded, has_terminal=has_terminal)
 
 
-def _wanted_network(request: bytes) -> network.Network:
-    """Return what the child of a request does about its network before it knows the step."""
-    match request:
+def _read_wishes(request: bytes) -> tuple[network.Network, bool]:
+    """Return what is done before the step is known: about its network, and whether it stays with the terminal."""
+    name, _, session = request.partition(b" ")
+    has_terminal = session == b"terminal"
+    match name:
         case b"none":
-            return "none"
+            return "none", has_terminal
         case b"private":
-            return "private"
+            return "private", has_terminal
         case _:
-            return "host"
+            return "host", has_terminal
 
 
 def _end_unsupervised(pidfd: int, running: Mapping[int, _Running]) -> None:
@@ -210,7 +215,7 @@ def _be_step(
 ) -> NoReturn:
     """Become the requested step, or say why not."""
     channel = socket.socket(fileno=descriptors[0])
-    wanted = _wanted_network(request)
+    wanted, _ = _read_wishes(request)
     try:
         if isinstance(prepared, SandboxError):
             raise prepared

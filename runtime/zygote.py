@@ -3,9 +3,9 @@
 The *zygote* is a child of the inner process, forked before that has threads; `starter` is what it does. Forking a large
 process with threads would be slow and unsafe; forking this one is neither.
 
-A request is one message on a SOCK_SEQPACKET pair: the network's name, with the descriptors of a *channel*, of the spec
-as JSON in memory, of the standard streams, and of the network namespace if the network is `private`. On the channel,
-also SOCK_SEQPACKET, come back JSON records:
+A request is one message on a SOCK_SEQPACKET pair: the network's name, and ` terminal` for a step that stays in the
+session of the terminal, with the descriptors of a *channel*, of the spec as JSON in memory, of the standard streams, and
+of the network namespace if the network is `private`. On the channel, also SOCK_SEQPACKET, come back JSON records:
 
     {"type": "started"}     with a pidfd of the step, and the signal that ends it; from the zygote
     {"type": "ready"}       the stubs; from the step, just before its command is executed
@@ -225,8 +225,9 @@ class Zygote:
                 json.dumps(spec.to_json()).encode("ascii")
             )  # at once: json.dump encodes piece by piece in Python
             streams = [fd for fd in (stdout, stderr, stdin, network_namespace) if fd is not None]
+            wishes = f"{spec.network} terminal" if spec.interactive else spec.network
             try:
-                socket.send_fds(self._control, [spec.network.encode()], [theirs.fileno(), memory.fileno(), *streams])
+                socket.send_fds(self._control, [wishes.encode()], [theirs.fileno(), memory.fileno(), *streams])
             except OSError as error:
                 ours.close()
                 raise SandboxError(f"the process that starts steps does not answer: {error.strerror}") from error
