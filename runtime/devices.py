@@ -63,7 +63,7 @@ def mount_devices(target: int, *, shm_size: int) -> int:
             node = mounts.clone_mount(AT_FDCWD, f"/dev/{name}", attributes=_NODE_ATTRIBUTES)
         except KernelError:
             continue
-        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=device))
+        os.mknod(name, stat.S_IFREG | 0o666, dir_fd=device)
         mounts.attach(node, device, name)
     for name, link in _LINKS.items():
         os.symlink(link, name, dir_fd=device)

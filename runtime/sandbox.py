@@ -85,6 +85,12 @@ _ELF_MACHINES: Final = {
 LAST_FD: Final = 0xFFFF_FFFF
 
 
+_EXAMPLE: Final = json.dumps(
+    SandboxSpec(args=("",), environ=(), lowers=(), upper=None, work=None, hosts=b"", resolv_conf=b"").to_json()
+)
+"""What `rehearse` reads."""
+
+
 class Prepared(NamedTuple):
     """What is mounted for a step before it is known: descriptors of the scratch, and of /proc, /dev and /sys in it."""
 
@@ -169,8 +175,7 @@ def rehearse() -> None:
     A page that a process shares with the one it was cloned from is copied when it is first touched, and whatever Python
     looks at it also touches, to count who does.
     """
-    example = SandboxSpec(args=("",), environ=(), lowers=(), upper=None, work=None, hosts=b"", resolv_conf=b"")
-    SandboxSpec.from_json(json.loads(json.dumps(example.to_json())))
+    SandboxSpec.from_json(json.loads(_EXAMPLE))
     users.resolve_user("", b"root:x:0:0:root:/root:/bin/sh\n", b"root:x:0:\n")
 
 

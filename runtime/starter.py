@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import socket
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import prctl
 
@@ -122,10 +122,11 @@ class _Starter:
         self._isolation = isolation
         self._is_recorded = isolation != "chroot" and ownership.is_recorded()
         self._spare: Spare | None = None
+        self._is_last = False
 
     def look_ahead(self) -> None:
-        """Have a spare for the next request. If there can be none now, that request tells why."""
-        if self._isolation != "chroot" and self._spare is None:
+        """Have a spare for the next request, if one is expected. If there can be none now, that request tells why."""
+        if self._isolation != "chroot" and self._spare is None and not self._is_last:
             with contextlib.suppress(SandboxError, OSError):
                 self._spare = self._clone()
 
@@ -138,8 +139,9 @@ class _Starter:
                 if pid == 0:
                     _be_attendant(descriptors)
             else:
-                wanted, has_terminal = _read_wishes(request)
-                spare = self._take(wanted, has_terminal=has_terminal)
+                wishes = _Wishes.parse(request)
+                self._is_last = wishes.is_last
+                spare = self._take(wishes)
                 spare.use(request, descriptors)
                 pid, owners = spare.pid, spare.owners
         except (SandboxError, ImportError) as error:
@@ -159,10 +161,10 @@ class _Starter:
             self._spare.end()
             self._spare = None
 
-    def _take(self, wanted: network.Network, *, has_terminal: bool) -> Spare:
-        if network.prepare(wanted):
+    def _take(self, wishes: _Wishes) -> Spare:
+        if network.prepare(wishes.network):
             self.close()  # it lacks what has been loaded
-        if has_terminal:
+        if wishes.has_terminal:
             return self._clone(has_terminal=True)
         spare, self._spare = self._spare or self._clone(), None
         return spare
@@ -171,17 +173,26 @@ class _Starter:
         return Spare.clone(_be_step, is_recorded=self._is_recorded, has_terminal=has_terminal)
 
 
-def _read_wishes(request: bytes) -> tuple[network.Network, bool]:
-    """Return what is done before the step is known: about its network, and whether it stays with the terminal."""
-    name, _, session = request.partition(b" ")
-    has_terminal = session == b"terminal"
-    match name:
-        case b"none":
-            return "none", has_terminal
-        case b"private":
-            return "private", has_terminal
-        case _:
-            return "host", has_terminal
+class _Wishes(NamedTuple):
+    """What a request says before its spec is read: the network, whether the step has the terminal, whether it is the last."""
+
+    network: network.Network
+    has_terminal: bool
+    is_last: bool
+
+    @classmethod
+    def parse(cls, request: bytes) -> Self:
+        """Read the words of a request."""
+        name, *words = request.split()
+        wanted: network.Network = "host"
+        match name:
+            case b"none":
+                wanted = "none"
+            case b"private":
+                wanted = "private"
+            case _:
+                pass
+        return cls(network=wanted, has_terminal=b"terminal" in words, is_last=b"last" in words)
 
 
 def _end_unsupervised(pidfd: int, running: Mapping[int, _Running]) -> None:
@@ -215,7 +226,7 @@ def _be_step(
 ) -> NoReturn:
     """Become the requested step, or say why not."""
     channel = socket.socket(fileno=descriptors[0])
-    wanted, _ = _read_wishes(request)
+    wanted = _Wishes.parse(request).network
     try:
         if isinstance(prepared, SandboxError):
             raise prepared

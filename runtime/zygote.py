@@ -3,9 +3,10 @@
 The *zygote* is a child of the inner process, forked before that has threads; `starter` is what it does. Forking a large
 process with threads would be slow and unsafe; forking this one is neither.
 
-A request is one message on a SOCK_SEQPACKET pair: the network's name, and ` terminal` for a step that stays in the
-session of the terminal, with the descriptors of a *channel*, of the spec as JSON in memory, of the standard streams, and
-of the network namespace if the network is `private`. On the channel, also SOCK_SEQPACKET, come back JSON records:
+A request is one message on a SOCK_SEQPACKET pair: the network's name, and further words, `terminal` for a step that stays
+in the session of the terminal, `last` if none is expected after it; with the descriptors of a *channel*, of the spec as
+JSON in memory, of the standard streams, and of the network namespace if the network is `private`. On the channel, also
+SOCK_SEQPACKET, come back JSON records:
 
     {"type": "started"}     with a pidfd of the step, and the signal that ends it; from the zygote
     {"type": "ready"}       the stubs; from the step, just before its command is executed
@@ -31,7 +32,7 @@ from runtime.errors import HostUnsupportedError, KernelError, SandboxError, Step
 from runtime.stubs import Stub
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from runtime.spec import SandboxSpec
 
@@ -158,6 +159,7 @@ class Zygote:
         self._isolation: Isolation = isolation
         self._control: socket.socket | None = None
         self._pid = 0
+        self._coming: Iterator[int] = iter(())
 
     @property
     def isolation(self) -> Isolation:
@@ -192,6 +194,10 @@ class Zygote:
         theirs.close()
         self._control, self._pid = ours, pid
 
+    def expect(self, steps: int) -> None:
+        """Say how many steps will be asked for, so that no process is kept ready for one more. If more are, they wait for it."""
+        self._coming = iter(range(steps - 1, -1, -1))  # whose end many threads can ask for
+
     def run(
         self,
         spec: SandboxSpec,
@@ -225,9 +231,10 @@ class Zygote:
                 json.dumps(spec.to_json()).encode("ascii")
             )  # at once: json.dump encodes piece by piece in Python
             streams = [fd for fd in (stdout, stderr, stdin, network_namespace) if fd is not None]
-            wishes = f"{spec.network} terminal" if spec.interactive else spec.network
+            is_last = next(self._coming, None) == 0
+            words = [spec.network, *(["terminal"] if spec.interactive else []), *(["last"] if is_last else [])]
             try:
-                socket.send_fds(self._control, [wishes.encode()], [theirs.fileno(), memory.fileno(), *streams])
+                socket.send_fds(self._control, [" ".join(words).encode()], [theirs.fileno(), memory.fileno(), *streams])
             except OSError as error:
                 ours.close()
                 raise SandboxError(f"the process that starts steps does not answer: {error.strerror}") from error

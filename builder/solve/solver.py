@@ -249,7 +249,7 @@ class Solver:
         ops = [vertex.op for vertex in left if isinstance(vertex.op, RunCommand)]
         try:
             if ops:
-                self._commands = self._open_commands(zygote, keeps_failed=on_failure is not None)
+                self._commands = self._open_commands(zygote, len(ops), keeps_failed=on_failure is not None)
                 if any(op.network == "default" for op in ops):
                     self._commands.prepare_networks()
             schedule.run()
@@ -269,9 +269,10 @@ class Solver:
         if self._commands is not None:
             self._commands.cancel()
 
-    def _open_commands(self, zygote: Zygote | None, *, keeps_failed: bool) -> Commands:
+    def _open_commands(self, zygote: Zygote | None, steps: int, *, keeps_failed: bool) -> Commands:
         if zygote is None:
             raise AssertionError("probe() said that no namespace is needed")
+        zygote.expect(steps)
         from builder.solve.commands import Commands  # noqa: PLC0415  a build that is cached runs nothing
 
         return Commands(

@@ -104,3 +104,33 @@ print(zygotes())
     )
 
     assert printed == ["[]"]
+
+
+def test_no_process_waits_after_the_last_step_that_is_expected(run_ahead):
+    """What will not be needed is not made; a step that comes all the same has to wait for it."""
+    printed = run_ahead(
+        """
+zygote.expect(2)
+for name in 'ab':
+    print(zygote.run(spec(name, 'true'), stdout=1, stderr=2).wait().status)
+print(len(zygotes()))
+print(zygote.run(spec('c', 'true'), stdout=1, stderr=2).wait().status)
+"""
+    )
+
+    assert printed == ["0", "0", "1", "0"]
+
+
+def test_step_with_the_terminal_stays_in_the_session(run_ahead):
+    """All other steps are in a session of their own."""
+    printed = run_ahead(
+        """
+for name, interactive in (('a', True), ('b', False)):
+    script = "read -r line < /proc/1/stat; echo ${line%%)*} ${line##*) }"
+    print(os.getsid(0) > 0, flush=True)
+    print(zygote.run(spec(name, 'sh', '-c', script, interactive=interactive), stdout=1, stderr=2).wait().status)
+"""
+    )
+
+    sessions = [line.split()[5] for line in printed if line.startswith("1 ")]
+    assert sessions == ["0", "1"]
