@@ -42,7 +42,9 @@ _STATUS_OF_SIGNAL: Final = 128
 _STATUS_OF_BUG: Final = 70
 
 
-def run_in_namespace(body: Callable[[], int], *, ids: Ids = "best") -> int:
+def run_in_namespace(
+    body: Callable[[], int], *, ids: Ids = "best", meanwhile: Callable[[], object] | None = None
+) -> int:
     """Run *body* as uid 0 and process 1 of new user, mount and PID namespaces; return its exit status.
 
     A process of uid 0 that may set ids keeps all its ids inside. Any other user gets 0 for the own id and 1 and up for
@@ -62,6 +64,8 @@ def run_in_namespace(body: Callable[[], int], *, ids: Ids = "best") -> int:
         body: what to do inside; an exception that leaves it is printed by sys.excepthook and gives status 70.
         ids: `best` takes what can be had: the own id alone without ranges, and where the helpers fail; `ranges` wants
             several ids, `single` takes the own one alone.
+        meanwhile: done inside before *body*, while the ids are mapped: there are none yet, and so no right to read what
+            is closed to this user.
 
     Returns:
         The status of *body*, or 128 + n if signal n killed the inner process.
@@ -85,7 +89,7 @@ def run_in_namespace(body: Callable[[], int], *, ids: Ids = "best") -> int:
         if pid == 0:
             os.close(writer)
             os.close(failure_reader)
-            _be_inner_process(body, reader, failure_writer)
+            _be_inner_process(body, reader, failure_writer, meanwhile)
         os.close(failure_writer)
         try:
             _map_ids(pid, ids)
@@ -209,11 +213,15 @@ def _map_directly(pid: int, *, uid_map: idmap.IdMap, gid_map: idmap.IdMap) -> No
         ) from error
 
 
-def _be_inner_process(body: Callable[[], int], reader: int, failure_writer: int) -> None:
+def _be_inner_process(
+    body: Callable[[], int], reader: int, failure_writer: int, meanwhile: Callable[[], object] | None
+) -> None:
     """Become uid 0, bind the own life to the front's, and run *body*. Never returns."""
     status = _STATUS_OF_BUG
     gc.freeze()  # or each collection touches, and so copies, all that is shared with the front
     try:
+        if meanwhile is not None:
+            meanwhile()
         if os.read(reader, 1) == b"+":  # nothing: the front gave up or died
             try:
                 _enter(reader)

@@ -51,13 +51,13 @@ def run_inside(store: Store, body: Callable[[Zygote], int], isolation: Choice = 
         case "chroot":
             return _run_in_place(store, body)
         case "subids":
-            return run_in_namespace(work, ids="ranges")
+            return run_in_namespace(work, ids="ranges", meanwhile=_load)
         case "single-id":
-            return run_in_namespace(work, ids="single")
+            return run_in_namespace(work, ids="single", meanwhile=_load)
         case "auto":
             pass
     try:
-        return run_in_namespace(work)
+        return run_in_namespace(work, meanwhile=_load)
     except HostUnsupportedError as refusal:
         if _find_chroot_obstacle(store.temporary) is not None:
             refusal.hint = (
@@ -101,6 +101,17 @@ def _run_in_place(store: Store, body: Callable[[Zygote], int]) -> int:
     if obstacle is not None:
         raise HostUnsupportedError("the isolation `chroot`", obstacle, hint=_DOCTOR)
     return run_in_place(partial(_work, store, body, "chroot"))
+
+
+def _load() -> None:
+    """Load what this process and the zygote both need, before there are two, as far as can be without rights."""
+    try:
+        from runtime import spec, zygote  # noqa: F401, PLC0415  as in run_inside
+        from runtime.snapshots import overlay  # noqa: F401, PLC0415  as in run_inside
+    except (ImportError, OSError):  # in a folder that only uid 0 may read, once there is one: it is loaded when needed
+        import importlib  # noqa: PLC0415  only here
+
+        importlib.invalidate_caches()
 
 
 def _work(store: Store, body: Callable[[Zygote], int], isolation: Isolation) -> int:

@@ -201,3 +201,20 @@ def test_killing_the_front_leaves_no_process(tmp_path, image):
     for pid, pidfd in inside.items():
         assert select.select([pidfd], [], [], 10)[0], f"process {pid} is still there"
     front.stderr.close()
+
+
+def test_what_is_done_meanwhile_is_done_inside_before_the_body():
+    """It happens in the inner process, while that has no ids yet, and the body finds what it left."""
+    source = (
+        "import os, sys\nfrom runtime.namespace import run_in_namespace\nfrom runtime.errors import HostUnsupportedError\n"
+        "seen = []\ndef body():\n    print(seen == [os.getpid()], flush=True)\n    return 0\n"
+        "try:\n    run_in_namespace(body, meanwhile=lambda: seen.append(os.getpid()))\n    print(seen)\n"
+        "except HostUnsupportedError as error:\n    print('unsupported', error.message)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=30, env=driver_environment(), check=True
+    )
+    if done.stdout.startswith("unsupported"):
+        pytest.skip(done.stdout.strip())
+
+    assert done.stdout.splitlines() == ["True", "[]"]
