@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 pytestmark = pytest.mark.userns
@@ -100,3 +103,29 @@ with Zygote() as second:
     )
 
     assert out == made
+
+
+NEEDED = (
+    "layers.apply", "layers.diff", "namespace", "networks", "snapshots.overlay", "spec", "starter", "zygote"
+)  # fmt: skip
+
+
+def test_what_a_first_step_needs_loads_nothing_slow():
+    """What takes milliseconds to be loaded, and is memory that each step has to copy, stays out."""
+    slow = {"argparse", "ast", "dataclasses", "inspect", "logging", "pyroute2", "subprocess", "tempfile"}
+    needed = ", ".join(f"runtime.{name}" for name in NEEDED)
+    source = f"import sys; sys.path[:0] = {sys.path!r}; import {needed}; print(*sorted({slow!r} & set(sys.modules)))"
+    command = [sys.executable, "-I", "-c", source]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+
+    assert done.stdout == "\n"
+
+
+def test_builder_does_not_load_what_only_steps_need(run_body):
+    """The zygote loads it for itself, while the inner process goes on."""
+    out = run_body("""
+print(zygote.run(spec('m', 'true'), stdout=1, stderr=2).wait().status)
+print(*sorted({'runtime.starter', 'runtime.sandbox', 'runtime.seccomp'} & set(sys.modules)))
+""")
+
+    assert out == "0\n\n"
