@@ -570,14 +570,11 @@ class Solver:
         with self._file_systems.opened(self.result(vertex.sources[0])) as root_fd:
             selection = select_from_stage(vertex, op, root_fd)
             digest = self._needed_files().digest(vertex, selection, is_stored=False)
-            by_content = [*op.ingredients(), *self._below(vertex), ("files", digest)]
-            content_key = derive_key(by_content)
-            known = None if vertex.no_cache else self._recall(vertex, content_key, by_content)
-            if known is not None and known.made is not None:
-                self._keep(vertex, key, ingredients, known.made)
+            question, known = self._recall_by_content(vertex, key, ingredients, [("files", digest)])
+            if known is not None:
                 return known
             layer = copy_files(vertex, op, selection, self._tree(op, parent), self._layers)
-        self._keep(vertex, content_key, by_content, layer)
+        self._keep(vertex, question.key, question.ingredients, layer)
         return self._keep(vertex, key, ingredients, layer)
 
     def _run_with_sources(
@@ -588,13 +585,32 @@ class Solver:
 
         self._needed_files().forget(vertex)
         mounted = exact_ingredients(op, partial(self._digest_mounted, vertex))
-        by_content = [*op.ingredients(), *self._below(vertex), *mounted]
-        content_key = derive_key(by_content)
-        known = None if vertex.no_cache else self._recall(vertex, content_key, by_content)
-        if known is not None and known.made is not None:
-            self._keep(vertex, key, ingredients, known.made)
+        question, known = self._recall_by_content(vertex, key, ingredients, mounted)
+        if known is not None:
             return known
-        return self._run(vertex, op, (Question(content_key, by_content), Question(key, ingredients)), held)
+        return self._run(vertex, op, (question, Question(key, ingredients)), held)
+
+    def _recall_by_content(
+        self, vertex: Vertex, key: str, ingredients: list[Ingredient], content: Iterable[Ingredient]
+    ) -> tuple[Question, Result | None]:
+        """Ask the cache for a vertex by what it sees of other vertices, and no longer by what these are.
+
+        Args:
+            vertex: the one that takes files of others.
+            key: its cheap key, which leads to the answer as well from now on.
+            ingredients: of that key.
+            content: what it sees.
+
+        Returns:
+            What was asked, and the answer.
+        """
+        by_content = [*vertex.op.ingredients(), *self._below(vertex), *content]
+        question = Question(derive_key(by_content), by_content)
+        known = None if vertex.no_cache else self._recall(vertex, question.key, by_content)
+        if known is None or known.made is None:
+            return question, None
+        self._keep(vertex, key, ingredients, known.made)
+        return question, known
 
     def _run(self, vertex: Vertex, op: RunCommand, keys: Sequence[Question], held: ExitStack) -> Begun:
         """Run a command on a file system that is known."""
