@@ -19,7 +19,7 @@ from itertools import chain, islice, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from builder.context.walk import CHUNK, Found, read_error
+from builder.context.walk import CHUNK, Found, read_error, row_of
 from runtime.paths import open_in_root
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _name_of = attrgetter("name")
 _mode_of = attrgetter("st_mode")
-_row_of = attrgetter(
-    *("st_mode", "st_ino", "st_dev", "st_nlink", "st_uid", "st_gid", "st_size"),
-    *("st_mtime_ns", "st_ctime_ns", "st_rdev"),
-)
 
 
 class Batch(NamedTuple):
@@ -79,7 +75,7 @@ class Batch(NamedTuple):
         marshal is the quickest encoder that tells any two values apart. Its version 2 has no references, so equal values
         have equal bytes.
         """
-        rows = list(map(_row_of, self.statuses))
+        rows = list(map(row_of, self.statuses))
         return marshal.dumps((self.folder, self.names, rows, self.links, sorted(self.hidden)), 2)
 
 

@@ -11,7 +11,7 @@ import os
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from builder.context.walk import CHUNK, Found, active_filters, changed_error, walk_batches
+from builder.context.walk import CHUNK, Found, active_filters, changed_error, row_of, walk_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -138,6 +138,4 @@ def _folder_of(chunk: Sequence[Found]) -> bytes:
 
 def digest_found(found: Found) -> bytes:
     """Digest what lstat says of one thing, as `Contents.sight` does of many."""
-    status = found.stat
-    row = (found.path, status[:7], status.st_mtime_ns, status.st_ctime_ns, status.st_rdev, found.linkname)
-    return hashlib.sha256(marshal.dumps(row, 2)).digest()
+    return hashlib.sha256(marshal.dumps((found.path, row_of(found.stat), found.linkname), 2)).digest()

@@ -42,62 +42,62 @@ class Look:
 
     Args:
         room: how many things may be remembered.
+        as_facts: remember them as what can be sent.
 
     Attributes:
         mark: a number for all that lstat says, in whatever order it was seen.
         count: how many things there are.
     """
 
-    __slots__ = ("_facts", "_is_kept", "_kept", "_room", "count", "mark")
+    __slots__ = ("_as_facts", "_facts", "_kept", "_room", "count", "mark")
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, *, as_facts: bool = False) -> None:
         self.mark = 0
         self.count = 0
         self._room = room
-        self._is_kept = True
+        self._as_facts = as_facts
         self._kept: dict[bytes, list[Batch]] = {}
         self._facts: dict[bytes, list[bytes]] = {}
 
     @property
     def is_kept(self) -> bool:
         """Whether everything is remembered, so that `batches` gives it."""
-        return self._is_kept
+        return self.count <= self._room
 
     def batches(self, folder: bytes) -> Iterable[Batch]:
         """Give what lies directly in a directory."""
         return self._kept.get(folder) or map(from_facts, self._facts.get(folder, ()))
 
-    def below(self, root: SourceRoot, folder: bytes, active: Sequence[Filter], *, as_facts: bool) -> None:
-        """Look at everything below a directory."""
-        todo = [folder]
-        while todo:
-            todo += self.directly(root, todo.pop(), active, as_facts=as_facts)
+    def below(self, root: SourceRoot, folders: Iterable[bytes], active: Sequence[Filter]) -> None:
+        """Look at everything below directories."""
+        for folder in folders:
+            todo = [folder]
+            while todo:
+                todo += self.directly(root, todo.pop(), active)
 
-    def directly(self, root: SourceRoot, folder: bytes, active: Sequence[Filter], *, as_facts: bool) -> list[bytes]:
+    def directly(self, root: SourceRoot, folder: bytes, active: Sequence[Filter]) -> list[bytes]:
         """Look at what lies directly in a directory, and give the directories in it.
 
         Args:
             root: where to look.
             folder: the directory.
             active: what is left out.
-            as_facts: remember what can be sent.
         """
         folders: list[bytes] = []
         for batch in read_batches(root, folder, active):
             facts = batch.facts()
             self.mark += mark_facts(facts)
             self._count(len(batch.names))
-            if self._is_kept and as_facts:
+            if self.is_kept and self._as_facts:
                 self._facts.setdefault(folder, []).append(facts)
-            elif self._is_kept:
+            elif self.is_kept:
                 self._kept.setdefault(folder, []).append(batch)
             folders += batch.folders()
         return folders
 
     def send(self, fd: int) -> None:
         """Write what was seen, if it was remembered as facts; as much of it as the receiver has to know."""
-        number = self.mark.to_bytes(64, "big")
-        data = memoryview(marshal.dumps((number, self.count, self._is_kept, self._facts)))
+        data = memoryview(marshal.dumps((self.mark, self.count, self._facts)))
         while data:
             data = data[os.write(fd, data) :]
 
@@ -107,16 +107,14 @@ class Look:
         Raises:
             EOFError, ValueError, TypeError: it is not whole.
         """
-        number, count, is_kept, facts = marshal.loads(data)  # noqa: S302  from a process of ours
-        self.mark += int.from_bytes(number, "big")
-        self._is_kept = self._is_kept and is_kept
+        mark, count, facts = marshal.loads(data)  # noqa: S302  from a process of ours
+        self.mark += mark
         self._facts.update(facts)
         self._count(count)
 
     def _count(self, number: int) -> None:
         self.count += number
-        if self.count > self._room:
-            self._is_kept = False
+        if not self.is_kept:
             self._kept.clear()
             self._facts.clear()
 
@@ -136,9 +134,9 @@ def look_below(root: SourceRoot, folder: bytes, active: Sequence[Filter], *, roo
     look = Look(room)
     folders = deque([folder])
     while folders and not (look.count >= _WORTH and len(folders) >= _PARTS):
-        folders += look.directly(root, folders.popleft(), active, as_facts=False)
+        folders += look.directly(root, folders.popleft(), active)
     if not (folders and _has_second_processor() and _share(look, root, list(folders), active, room)):
-        _look_at_part(look, root, folders, active)
+        look.below(root, folders, active)
     return look
 
 
@@ -165,12 +163,12 @@ def _share(look: Look, root: SourceRoot, folders: Sequence[bytes], active: Seque
         own: set[int] = set()
         for number in _draw(numbers):
             own.add(number)
-            _look_at_part(look, root, parts[number], active)
+            look.below(root, parts[number], active)
         try:
             look.receive(b"".join(iter(lambda: os.read(results, _READ), b"")))
         except (EOFError, ValueError, TypeError):
             for number in set(range(len(parts))) - own:
-                _look_at_part(look, root, parts[number], active)
+                look.below(root, parts[number], active)
     return True
 
 
@@ -194,11 +192,6 @@ def _draw(numbers: int) -> Iterator[int]:
         yield int.from_bytes(number, "big")
 
 
-def _look_at_part(look: Look, root: SourceRoot, folders: Iterable[bytes], active: Sequence[Filter]) -> None:
-    for folder in folders:
-        look.below(root, folder, active, as_facts=False)
-
-
 def _work_apart(
     root: SourceRoot,
     parts: Sequence[Sequence[bytes]],
@@ -212,12 +205,11 @@ def _work_apart(
     status = 1
     try:
         gc.disable()  # a collection would touch, and so copy, every page
-        look = Look(room)
+        look = Look(room, as_facts=True)
         for number in _draw(numbers):
             if os.getppid() != parent:
                 break
-            for folder in parts[number]:
-                look.below(root, folder, active, as_facts=True)
+            look.below(root, parts[number], active)
         else:
             look.send(output)
             status = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from builder.errors import ContextError
@@ -53,6 +54,13 @@ class Found(NamedTuple):
     path: bytes
     stat: os.stat_result
     linkname: bytes = b""
+
+
+row_of = attrgetter(
+    *("st_mode", "st_ino", "st_dev", "st_nlink", "st_uid", "st_gid", "st_size"),
+    *("st_mtime_ns", "st_ctime_ns", "st_rdev"),
+)
+"""Give all that lstat(2) says of a thing, but times of access: the same again is the same content."""
 
 
 class Filter(NamedTuple):
