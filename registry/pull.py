@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
-from registry.content.image import MAX_INDEX_DEPTH, Image, choose_manifest, load_image
+from registry.content.image import MAX_INDEX_DEPTH, Image, choose_manifest, is_stored, load_image
 from registry.errors import (
     BlobTooLargeError,
     ManifestInvalidError,
@@ -130,7 +130,7 @@ def _pull_blob(
     def tell(action: Literal["pull", "exists"], current: int) -> None:
         progress(TransferProgress(digest=blob.digest, action=action, current=current, total=blob.size))
 
-    if store.has(blob.digest, blob.size):
+    if is_stored(store, blob):
         tell("exists", blob.size)
         return
     sources = _sources(blob)

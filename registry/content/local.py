@@ -336,5 +336,5 @@ def _touch(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError:  # another user's, or on a file system that is read-only
-        return True
+        pass
     return True
