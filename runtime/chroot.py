@@ -334,7 +334,7 @@ def _become_step(
     landlock.confine(root)
     seccomp.load(only_unix_sockets=spec.network == "none")
     report([])
-    syscalls.close_range(3, sandbox.LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)
+    syscalls.close_range(3, syscalls.LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)
     sandbox.execute(spec.args, {"HOME": user.home} | dict(spec.environ))
 
 

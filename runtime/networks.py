@@ -37,7 +37,6 @@ TUN: Final = "/dev/net/tun"
 _NAMESPACE_FD: Final = 3
 _READY_FD: Final = 4
 _FIRST_FREE_FD: Final = 10  # above those, so that putting one in its place does not overwrite the other
-_LAST_FD: Final = 0xFFFF_FFFF
 _PATIENCE_SECONDS: Final = 10.0
 _LARGEST_SAYING: Final = 4096
 _SHOWN_LINE: Final = 200
@@ -392,7 +391,7 @@ def _spawn(helper: Helper, namespace: int) -> tuple[int, int, int]:
     os.close(ready_end)
     os.close(errors_end)
     try:
-        syscalls.close_range(_NAMESPACE_FD, _LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)  # what our caller left open
+        syscalls.close_range(_NAMESPACE_FD, syscalls.LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)  # what our caller left open
         pid = os.posix_spawnp(
             helper.name,
             [helper.name, *helper.args],

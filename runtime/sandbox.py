@@ -82,7 +82,6 @@ _ELF_MACHINES: Final = {
     243: "riscv64",
     258: "loongarch64",
 }
-LAST_FD: Final = 0xFFFF_FFFF
 
 
 _EXAMPLE: Final = json.dumps(
@@ -156,7 +155,7 @@ def become_step(
     groups = None if spec.keep_groups else (*user.groups, *spec.groups)
     _drop_rights(user, groups, privileged=spec.privileged, owners=owners)
     report(finder.stubs)
-    syscalls.close_range(3, LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)
+    syscalls.close_range(3, syscalls.LAST_FD, syscalls.CLOSE_RANGE_CLOEXEC)
     execute(spec.args, {"HOME": user.home} | dict(spec.environ))
 
 

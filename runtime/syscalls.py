@@ -117,6 +117,8 @@ MOUNT_ATTR_NOEXEC: Final = 0x8
 
 SECCOMP_SET_MODE_FILTER: Final = 1
 CLOSE_RANGE_CLOEXEC: Final = 4
+LAST_FD: Final = 0xFFFF_FFFF
+"""As the end of `close_range`: all there are."""
 
 LANDLOCK_CREATE_RULESET_VERSION: Final = 1
 LANDLOCK_RULE_PATH_BENEATH: Final = 1

@@ -41,7 +41,6 @@ Isolation = Literal["namespaces", "chroot"]
 
 _LARGEST_RECORD: Final = 1 << 18
 _STATUS_OF_BUG: Final = 70
-_LAST_FD: Final = 0xFFFF_FFFF
 
 
 class StepResult(NamedTuple):
@@ -185,7 +184,7 @@ class Zygote:
             try:
                 gc.disable()  # a collection would touch, and so copy, every page here and in every child
                 syscalls.close_range(3, theirs.fileno() - 1)
-                syscalls.close_range(theirs.fileno() + 1, _LAST_FD)
+                syscalls.close_range(theirs.fileno() + 1, syscalls.LAST_FD)
                 from runtime.starter import serve  # noqa: PLC0415 - here, while the inner process does other things
 
                 serve(theirs, self._isolation)

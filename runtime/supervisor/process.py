@@ -165,7 +165,7 @@ def _close_all_but(*kept: int) -> None:
         if fd > first:
             syscalls.close_range(first, fd - 1)
         first = fd + 1
-    syscalls.close_range(first, 0xFFFF_FFFF)
+    syscalls.close_range(first, syscalls.LAST_FD)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in range(3):
         os.dup2(null, fd)
