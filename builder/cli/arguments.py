@@ -101,7 +101,7 @@ _SYNONYMS: Final[Mapping[str, str]] = {
 SWITCH_VALUES: Final = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 """What Go's tools take for a switch, in lower case."""
 
-_LONE_VALUE = re.compile(r"[a-z][a-z-]*=")
+_LONE_VALUE = r"[a-z][a-z-]*="
 """How the value of an option that may stand alone begins, unless it is that of a switch."""
 
 _HELP_WIDTH = 100
@@ -238,7 +238,7 @@ class Parser(argparse.ArgumentParser):
                 break
             if word in self._lone:
                 after = argv[position] if position < len(argv) else ""
-                yield word if after.lower() in SWITCH_VALUES or _LONE_VALUE.match(after) else f"{word}=true"
+                yield word if after.lower() in SWITCH_VALUES or re.match(_LONE_VALUE, after) else f"{word}=true"
                 continue
             name, equals, value = word.partition("=")
             if equals and name in switches and name.startswith("--") and value.lower() in SWITCH_VALUES:

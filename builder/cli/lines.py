@@ -17,11 +17,11 @@ _ESCAPES |= {
 }
 _ESCAPES |= {0x2028: "\\u2028", 0x2029: "\\u2029"}
 _TEXT_ESCAPES = {code: escape for code, escape in _ESCAPES.items() if code not in {0x09, 0x0A}}
-_SURROGATE = re.compile("[\udc80-\udcff]")
+_SURROGATE = "[\udc80-\udcff]"
 _SEQUENCE = (
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-OQ-WYZ\\`-~])|\x9b[0-?]*[ -/]*[@-~]"
 )
-_ERASE = re.compile(rb"\x1b\[[02]?K")
+_ERASE = rb"\x1b\[[02]?K"
 
 
 def escape_controls(text: str) -> str:
@@ -88,7 +88,9 @@ class LineAssembler:
 
 
 def _escape(text: str, escapes: dict[int, str]) -> str:
-    return _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text.translate(escapes))
+    if text.isascii():
+        return text.translate(escapes)
+    return re.sub(_SURROGATE, lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text.translate(escapes))
 
 
 def _overwrite(data: bytes) -> bytes:
@@ -97,7 +99,7 @@ def _overwrite(data: bytes) -> bytes:
     for part in data.split(b"\r"):
         if not part:
             continue
-        text = _ERASE.sub(b"", part)
+        text = re.sub(_ERASE, b"", part)
         decoded = text.decode("utf-8", "surrogateescape")
         shown = decoded + shown[len(decoded) :] if len(text) == len(part) else decoded
     return shown.encode("utf-8", "surrogateescape")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.dockerfile.directives import BYTE_ORDER_MARK, parse_directives
 from builder.errors import DockerfileError
@@ -35,11 +35,12 @@ BLANKS = " \t\v\f\r"
 _KEYWORD = re.compile(r"[^ \t\v\f\r]++")
 _BLANKS = re.compile(r"[ \t\v\f\r]*+")
 _PLAIN_WORD = re.compile(r"[^ \t\v\f\r]++")
-_HEREDOC_HEAD = re.compile(r"(\d*+)<<(-?)[ \t\v\f\r]*+")
+_HEREDOC_HEAD = r"(\d*+)<<(-?)[ \t\v\f\r]*+"
 _HEREDOC_KEYWORDS = frozenset({"run", "copy", "add"})
 
 
-class Word(NamedTuple):
+@frozen(kw_only=False)
+class Word:
     """A piece of a logical line: its text, perhaps without quotes, and its offsets (end exclusive)."""
 
     text: str
@@ -47,7 +48,8 @@ class Word(NamedTuple):
     end: int
 
 
-class Piece(NamedTuple):
+@frozen(kw_only=False)
+class Piece:
     """Where a physical line begins in the logical one, and the line and column (from 1) of that character."""
 
     offset: int
@@ -315,7 +317,8 @@ class _Reader:
         )
 
 
-class _Mark(NamedTuple):
+@frozen(kw_only=False)
+class _Mark:
     name: str
     expand: bool
     strip_tabs: bool
@@ -397,10 +400,11 @@ def _find_marks(line: LogicalLine, start: int, end: int, *, shell: bool) -> tupl
     Source: moby/buildkit, parser/parser_heredoc.go (which takes `$((1 << 2))` for a heredoc).
     """
     text, position, marks = line.text, start, []
+    heads, tokens = re.compile(_HEREDOC_HEAD), re.compile(_SHELL_PART, re.DOTALL)
     last_closing = text.rfind("))", start, end) if shell else -1
     while position < end:
         position = _end_of_blanks(text, position)
-        head = _HEREDOC_HEAD.match(text, position, end)
+        head = heads.match(text, position, end)
         if head is not None and (found := _read_delimiter(line, head, end, shell=shell)):
             mark, position = found
             marks.append(mark)
@@ -409,7 +413,7 @@ def _find_marks(line: LogicalLine, start: int, end: int, *, shell: bool) -> tupl
             if position < last_closing and text.startswith("((", position):
                 position = text.find("))", position, end)
                 continue
-            token = _SHELL_TOKEN.match(text, position, end)
+            token = tokens.match(text, position, end)
             if token is None:
                 return ()
             position = token.end()
@@ -441,7 +445,7 @@ def _read_delimiter(line: LogicalLine, head: re.Match[str], end: int, *, shell: 
 
 
 # The escape character of heredocs is the backslash, whatever the directive says.
-_SHELL_TOKEN = re.compile(r"""[^ \t\v\f\r'"\\(]++|\(|\\.?|'[^']*+'|"(?:[^"\\]++|\\.)*+\"""", re.DOTALL)
+_SHELL_PART = r"""[^ \t\v\f\r'"\\(]++|\(|\\.?|'[^']*+'|"(?:[^"\\]++|\\.)*+\""""
 _QUOTED = r"""|\\(.)|'([^']*+)'|"((?:[^"\\]++|\\.)*+)\""""
 _DELIMITER_TOKEN = r"""([^ \t\v\f\r'"\\<]++)""" + _QUOTED
 _SHELL_DELIMITER_TOKEN = r"""([^ \t\v\f\r'"\\<>|&;()]++)""" + _QUOTED

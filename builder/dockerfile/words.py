@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
 
 from builder.dockerfile.parser import shorten
 from builder.errors import DockerfileError
@@ -25,11 +24,12 @@ MAX_NESTING = 100
 
 _Run = tuple[str | None, ...]
 
-_NAME = re.compile(r"\d++|[@*#?\-$!]|\w*+")
-_WILDCARD = re.compile(r"[*?\\]")
+_NAME = r"\d++|[@*#?\-$!]|\w*+"
+_WILDCARD = r"[*?\\]"
 
 
-class _Fragment(NamedTuple):
+@frozen(kw_only=False)
+class _Fragment:
     """A part of the result. *splits* tells that blanks in it separate words: it is not quoted or escaped."""
 
     text: str
@@ -50,8 +50,8 @@ class Expansion:
         """The text split at blanks outside quotes, those in values of variables included. Empty words vanish."""
         words: list[str] = []
         parts: list[str] = []
-        for text, splits in self._fragments:
-            pieces = re.split(r"\s+", text) if splits else [text]
+        for fragment in self._fragments:
+            pieces = re.split(r"\s+", fragment.text) if fragment.splits else [fragment.text]
             for piece in pieces[:-1]:
                 parts.append(piece)
                 words.append("".join(parts))
@@ -257,7 +257,7 @@ class _Lexer:
         return _Pattern.parse(pattern).replace(value or "", replacement, every=every)
 
     def _name(self) -> str:
-        match = _NAME.match(self.text, self.position)
+        match = re.compile(_NAME).match(self.text, self.position)
         name = match[0] if match else ""
         self.position += len(name)
         return name
@@ -302,7 +302,7 @@ class _Pattern:
 
     @classmethod
     def parse(cls, text: str) -> _Pattern:
-        if not _WILDCARD.search(text):
+        if not re.search(_WILDCARD, text):
             return cls((tuple(text),))
         runs: list[list[str | None]] = [[]]
         position = 0

@@ -32,7 +32,7 @@ EPOCH_ARG = "SOURCE_DATE_EPOCH"
 CONTEXT = "context"
 """The value that takes the time of the context: of a commit, of a file on a server."""
 
-_NUMBER: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_NUMBER: Final = r"[+-]?[0-9]+"
 
 
 class EpochNames:
@@ -131,7 +131,7 @@ def resolve_epoch(text: str | None, names: EpochNames, request: BuildRequest, en
     """
     if not text:
         return None
-    if not _NUMBER.fullmatch(text):
+    if not re.fullmatch(_NUMBER, text):
         return names.time(text, request, environ)
     try:
         format_epoch(int(text))

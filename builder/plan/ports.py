@@ -13,7 +13,7 @@ from builder.errors import DockerfileError
 if TYPE_CHECKING:
     from builder.source import Span
 
-_RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")
+_RANGE = r"([0-9]+)(?:-([0-9]+))?"
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _MAX_PORT = 65535
 _MAX_DIGITS = 100
@@ -46,7 +46,7 @@ def parse_ports(word: str, span: Span) -> list[str]:
 
 
 def _read_range(text: str) -> range | None:
-    match = _RANGE.fullmatch(text)
+    match = re.fullmatch(_RANGE, text)
     if match is None or len(text) > _MAX_DIGITS:
         return None
     first, last = int(match[1]), int(match[2] or match[1])

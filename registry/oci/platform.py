@@ -83,8 +83,8 @@ _ARCHITECTURE_NAMES: Final = {
     "loongarch64": ("loong64", ""),
 }
 _BASELINE_VARIANTS: Final = {"amd64": "v1", "arm64": "v8"}
-_SYSTEM = re.compile(r"([a-z0-9_-]+)(?:\(([A-Za-z0-9_.-]*)\))?")
-_PART = re.compile(r"[a-z0-9_.-]+")
+_SYSTEM: Final = r"([a-z0-9_-]+)(?:\(([A-Za-z0-9_.-]*)\))?"
+_PART: Final = r"[a-z0-9_.-]+"
 
 
 @frozen(kw_only=False)
@@ -130,8 +130,8 @@ def parse_platform(text: str, *, default: Platform | None = None) -> Platform:
             system nor an architecture.
     """
     parts = text.strip().lower().split("/")
-    system = _SYSTEM.fullmatch(parts[0])
-    if len(parts) > 3 or system is None or not all(_PART.fullmatch(part) for part in parts[1:]):
+    system = re.fullmatch(_SYSTEM, parts[0])
+    if len(parts) > 3 or system is None or not all(re.fullmatch(_PART, part) for part in parts[1:]):
         raise PlatformInvalidError(text, "expected os/architecture[/variant]")
     name = _SYSTEM_NAMES.get(system[1], system[1])
     version = system[2] or ""
