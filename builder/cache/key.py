@@ -10,8 +10,9 @@ Source: what enters and what does not follows BuildKit's CacheMap of each op; sp
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
+
+from registry.hashing import small_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,10 +26,6 @@ Ingredient = tuple[str, str]
 
 def derive_key(ingredients: Iterable[Ingredient]) -> str:
     """Hash *ingredients* to a key, as 64 hex digits."""
-    state = hashlib.sha256(KEY_VERSION)
-    for name, value in ingredients:
-        for text in (name, value):
-            data = text.encode("utf-8", "surrogateescape")
-            state.update(len(data).to_bytes(8, "big"))
-            state.update(data)
-    return state.hexdigest()
+    texts = [text.encode("utf-8", "surrogateescape") for ingredient in ingredients for text in ingredient]
+    framed = [part for text in texts for part in (len(text).to_bytes(8, "big"), text)]
+    return small_sha256(KEY_VERSION + b"".join(framed)).hexdigest()

@@ -6,8 +6,10 @@ of a step whose text, arguments or files changed which earlier step it was. Noth
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from registry.hashing import small_sha256
+from registry.value import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +20,8 @@ _ALIKE = 0.6
 """How much of two texts has to be the same, from 0 to 1, for one to be taken for the other where it is not clear."""
 
 
-class PastStep(NamedTuple):
+@frozen(kw_only=False)
+class PastStep:
     """One step of a stage: its instruction, and the key it had. What a stage begins with is its first step.
 
     Attributes:
@@ -33,8 +36,8 @@ class PastStep(NamedTuple):
 def name_place(request: BuildRequest) -> str:
     """Name what tells the builds of one Dockerfile from others; the name tells nothing, for addresses may hold secrets."""
     parts = (request.context, request.dockerfile, request.dockerfile_url)
-    data = b"".join(hashlib.sha256(str(part).encode("utf-8", "surrogateescape")).digest() for part in parts)
-    return hashlib.sha256(data).hexdigest()
+    data = b"".join(small_sha256(str(part).encode("utf-8", "surrogateescape")).digest() for part in parts)
+    return small_sha256(data).hexdigest()
 
 
 def pair_steps(past: Sequence[str], now: Sequence[str]) -> dict[int, int]:

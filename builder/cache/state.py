@@ -222,11 +222,15 @@ class State:
     def touch_records(self, keys: Iterable[str]) -> None:
         """Note that records were used now, unless that was noted less than `USE_GRAIN` ago."""
         now = time.time()
+        with self.reading() as connection:
+            old = connection.execute(
+                "SELECT ?, key FROM record WHERE key IN (SELECT value FROM json_each(?)) AND used NOT BETWEEN ? AND ?",
+                (now, json.dumps(list(keys)), now - USE_GRAIN, now),
+            ).fetchall()
+        if not old:
+            return
         with self.writing() as connection:
-            connection.executemany(
-                "UPDATE record SET used = ? WHERE key = ? AND used NOT BETWEEN ? AND ?",
-                [(now, key, now - USE_GRAIN, now) for key in keys],
-            )
+            connection.executemany("UPDATE record SET used = ? WHERE key = ?", old)
 
     def records(self) -> tuple[tuple[Record, float], ...]:
         """List all records with the time of their last use, least recently used first."""
@@ -252,7 +256,10 @@ class State:
         Other stages of the same place stay, and of all places those that were used last.
         """
         now = time.time()
-        rows = {name: json.dumps(steps, separators=(",", ":")) for name, steps in stages.items()}
+        rows = {
+            name: json.dumps([(step.text, step.key) for step in steps], separators=(",", ":"))
+            for name, steps in stages.items()
+        }
         with self.reading() as connection:
             known = connection.execute(
                 "SELECT stage, steps FROM past WHERE place = ? AND used BETWEEN ? AND ?", (place, now - USE_GRAIN, now)

@@ -28,7 +28,7 @@ from registry.oci.media_types import layer_compression
 from registry.value import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -81,6 +81,7 @@ class FileSystems:
         self._guard = threading.Lock()
         self._claims: dict[Digest, dict[Digest, _Claim]] = {}
         self._unpacked: set[str] = set()
+        self._present: dict[Digest, list[Descriptor]] = {}
         self.turns = Turns(store.root)
 
     def add_image(self, image: Image, name: str) -> FileSystem:
@@ -114,10 +115,17 @@ class FileSystems:
             self._arrivals.cancel()
 
     def find_blob(self, diff_id: Digest, kind: str | None = None) -> Descriptor | None:
-        """Find a stored form of a layer, not only claimed; one compressed as *kind* if there is one."""
-        present = [blob for blob in self._store.state.find_blobs(diff_id) if is_stored(self._store.blobs, blob)]
-        wanted = [blob for blob in present if layer_compression(blob.media_type) == kind]
-        return next(iter(wanted or present), None)
+        """Find a stored form of a layer, not only claimed; one compressed as *kind* if there is one.
+
+        What was found is held, so it is there until the end, and is looked for once.
+        """
+        present = self._present.get(diff_id, [])
+        wanted = _first_of(kind, present)
+        if wanted is None:
+            present = [blob for blob in self._store.state.find_blobs(diff_id) if is_stored(self._store.blobs, blob)]
+            self._present[diff_id] = present
+            wanted = _first_of(kind, present)
+        return wanted or next(iter(present), None)
 
     def get_blob(self, diff_id: Digest, kind: str | None = None) -> Descriptor:
         """Find a stored form of a layer.
@@ -305,6 +313,7 @@ class FileSystems:
 
     def _remove(self, descriptor: Descriptor, reason: str) -> StoreError:
         """Remove a blob that is not what its name says, and give the error that tells of it."""
+        self._present.clear()
         self._store.blobs.delete(descriptor.digest)
         return StoreError(
             f"a stored layer was damaged and is removed, {reason}", hint="build again: it is made or pulled anew"
@@ -345,6 +354,11 @@ class FileSystems:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
             yield
+
+
+def _first_of(kind: str | None, blobs: Iterable[Descriptor]) -> Descriptor | None:
+    """Give the first blob that is compressed as *kind*; None is any."""
+    return next((blob for blob in blobs if kind in {None, layer_compression(blob.media_type)}), None)
 
 
 def _list_entries(opening: AbstractContextManager[BinaryIO]) -> list[Entry]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from builder.image.assemble import Layer
+from registry.hashing import new_hash
 from registry.oci.digest import Digest
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class LayerMaker:
             epoch: find out what the diff_id would be with no time later than this, in seconds.
         """
         entries: list[Entry] = []
-        clamped = None if epoch is None else hashlib.sha256()
+        clamped = None if epoch is None else new_hash("sha256", None)
         blob = self._store_layer(lambda archive: write(archive, entries.append), clamped, epoch or 0)
         self._store.index.put(blob.diff_id, entries)
         return self._made(blob, clamped)

@@ -9,7 +9,6 @@ The time stamp of a blob says when it was last wanted: made, or asked for. A *ho
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 from functools import partial
@@ -28,7 +27,8 @@ from registry.errors import (
     SizeMismatchError,
     StoreFullError,
 )
-from registry.oci.digest import HEX_LENGTHS, Digest, digest_algorithm, parse_digest
+from registry.hashing import new_hash
+from registry.oci.digest import HEX_LENGTHS, Digest, digest_algorithm, digest_of, parse_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,8 +80,7 @@ class LocalBlobStore:
         path = self.path(digest)
         if self._hold is None:
             return _is_there(path, size)
-        with self._hold(digest):
-            return _is_there(path, size) and _touch(path)
+        return _take(path, digest, size, self._hold)
 
     def size(self, digest: Digest) -> int:
         """Return the length of a blob.
@@ -150,6 +149,9 @@ class LocalBlobStore:
         Raises:
             StoreFullError: no space, quota or inode is left.
         """
+        digest = digest_of(data)
+        if _take(self.path(digest), digest, len(data), self._hold or _hold_nothing):
+            return BlobInfo(digest, len(data))
         with self.writer() as writer:
             writer.write(data)
             return writer.commit()
@@ -190,7 +192,7 @@ class LocalBlobWriter:
         self._images = images
         self._temporary = temporary
         self._hold = hold
-        self._hash = hashlib.sha256()
+        self._hash = new_hash("sha256", None)
         self._size = 0
         self._path = temporary / f"blob-{os.urandom(8).hex()}"
         self._growing: GrowingBlob | None = None
@@ -249,9 +251,7 @@ class LocalBlobWriter:
         try:
             digest = self._check(expected, size)
             target = blob_file(self._images, digest)
-            with self._hold(digest):
-                is_stored = _is_there(target, self._size) and _touch(target)
-            if not is_stored:  # it is held already, and may be waited for outside the block
+            if not _take(target, digest, self._size, self._hold):
                 os.fdatasync(self._fd)
                 self._publish(target)
             if self._growing is not None:
@@ -306,6 +306,8 @@ class LocalBlobWriter:
     def _rehash(self, algorithm: str) -> Digest:
         # Blobs named by sha512 are rare, so a second read is better than hashing every blob twice.
         with open(self._path, "rb") as file:
+            import hashlib  # noqa: PLC0415  as in `new_hash`
+
             return Digest(f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}")
 
     def _publish(self, target: Path) -> None:
@@ -319,6 +321,12 @@ class LocalBlobWriter:
         if error.errno in NO_SPACE:
             return StoreFullError(str(self._images), str(error.strerror))
         return ContentError(f"blob cannot be written, {error.strerror}: `{self._temporary}`")
+
+
+def _take(path: Path, digest: Digest, size: int | None, hold: Hold) -> bool:
+    """Tell whether a blob is there. It is held from now on, or what is put in its place is, and gets a new time stamp."""
+    with hold(digest):
+        return _is_there(path, size) and _touch(path)
 
 
 def _is_there(path: Path, size: int | None) -> bool:

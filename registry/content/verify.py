@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from registry.content.raw_reader import RawReader
 from registry.errors import DigestMismatchError, SizeMismatchError
+from registry.hashing import new_hash
 from registry.oci.digest import Digest, digest_algorithm
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class VerifyingReader(RawReader):
         self._size = size
         self._subject = subject
         self._blame = blame
-        self._hash = hashlib.new(digest_algorithm(digest))
+        self._hash = new_hash(digest_algorithm(digest), size)
         self._count = 0
         self._ended = False
 

@@ -7,11 +7,11 @@ Source: image-spec, descriptor.md, section Digests.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import Final, NewType
 
 from registry.errors import DigestInvalidError
+from registry.hashing import new_hash
 
 Digest = NewType("Digest", str)
 """Checked text of a digest. Only `parse_digest` and `digest_of` make one, so it is safe as a part of a path."""
@@ -35,7 +35,9 @@ def parse_digest(text: str) -> Digest:
 
 def digest_of(data: bytes) -> Digest:
     """Return the sha256 digest of *data*."""
-    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+    state = new_hash("sha256", len(data))
+    state.update(data)
+    return Digest("sha256:" + state.hexdigest())
 
 
 def digest_hex(digest: Digest) -> str:

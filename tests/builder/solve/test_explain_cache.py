@@ -182,7 +182,7 @@ def test_key_of_another_version_is_no_change(machine):
     machine.state.remove_records([record.key], used_until=math.inf)
     machine.state.put_record(replace(record, key="older"))
     stages = machine.state.find_past(PLACE)
-    machine.state.put_past(PLACE, {"s": (stages["s"][0], stages["s"][1]._replace(key="older"))})
+    machine.state.put_past(PLACE, {"s": (stages["s"][0], replace(stages["s"][1], key="older"))})
 
     assert machine.build(step) == [CacheAnswer(0, "other version")]
 

@@ -14,11 +14,10 @@ EPOCH = 1000
 
 
 class Factory:
-    """Makes layers of one file in a store."""
+    """Makes layers of one file in a store, each in a build of its own."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.file_systems = FileSystems(store)
 
     def make(self, time: int, *, name: bytes = b"f", epoch: int = EPOCH) -> tuple[Layer, Layer | None]:
         """Make a layer, and find one that is the same."""
@@ -26,7 +25,7 @@ class Factory:
         maker = LayerMaker(self.store, Compression(), threads=1, now=lambda: f"made at {time}")
         made = maker.make(lambda archive, note: (archive.add(entry), note(entry)), epoch=epoch)
         assert made.clamped is not None
-        return made, find_same_layer(made, made.clamped, epoch, self.store, self.file_systems)
+        return made, find_same_layer(made, made.clamped, epoch, self.store, FileSystems(self.store))
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ def test_other_epoch_asks_anew(factory):
 def test_layer_that_is_gone_is_not_found(factory):
     """The new one takes its place for the next time."""
     first, _ = factory.make(2000)
-    factory.store.blobs.delete(factory.file_systems.get_blob(first.diff_id).digest)
+    factory.store.blobs.delete(FileSystems(factory.store).get_blob(first.diff_id).digest)
     second, gone = factory.make(3000)
 
     assert gone is None
