@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from builder.cache.key import derive_key
 from builder.cache.past import name_place
-from builder.context.ignore import hides_source
 from builder.dockerfile.directives import SYNTAX_ARG
 from builder.dockerfile.rules import CHECK_ARG, RULES, Linter, check_dockerfile, rule_url
 from builder.dockerfile.stages import parse_dockerfile
@@ -25,7 +24,6 @@ from builder.request import BuildRequest, CacheTarget, OutputType, is_attested
 from builder.solve.layer import LayerMaker
 from builder.solve.solver import Solver
 from builder.solve.sources import Sources
-from builder.transfer import keep_image, push_image
 from registry.content.image import Image, load_image, missing_blobs
 from registry.errors import (
     BlobMissingError,
@@ -204,7 +202,7 @@ class Build:
         check_dockerfile(source, linter.warn)
         checks = PlanChecks(
             warn=linter.warn,
-            is_ignored=lambda path: hides_source(self._context.root.ignore, path),
+            is_ignored=self._is_ignored,
             all_stages=self._survey is not None and self._request.target is None,
         )
         try:
@@ -226,6 +224,11 @@ class Build:
         linter.raise_if_binding()
         wanted = self._request.sbom
         return plans if wanted is None or self._survey is not None else self._plan_scans(plans, wanted)
+
+    def _is_ignored(self, path: str) -> bool:
+        from builder.context.ignore import hides_source  # noqa: PLC0415  most builds have no ignore file
+
+        return hides_source(self._context.root.ignore, path)
 
     def _plan_scans(self, plans: Plans, wanted: SbomRequest) -> Plans:
         """Plan what lists the software of each result."""
@@ -294,6 +297,8 @@ class Build:
 
     def _await_layers(self, image: Image, reference: Reference, span: Span | None) -> None:
         """Have the layers of an image fetched when they are needed, and the image listed when it is whole."""
+        from builder.transfer import keep_image  # noqa: PLC0415  only where a base is pulled
+
         keep = partial(keep_image, self._store)
         if not missing_blobs(self._store.blobs, image.manifest.layers):
             keep(image, reference)
@@ -401,6 +406,8 @@ class Build:
         self._sink(Warned(vertex=None, message=message, time=time.time()))
 
     def _push(self, image: Image | ImageIndex, name: Reference) -> None:
+        from builder.transfer import push_image  # noqa: PLC0415  only where something is pushed
+
         with self._connecting(f"pushing {name}") as client:
             push_image(self._store, image.descriptor, name, client)
 

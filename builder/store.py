@@ -32,7 +32,6 @@ from registry.content.layout import ImageLayout
 from registry.content.local import LocalBlobStore
 from registry.content.paths import NO_SPACE
 from registry.errors import StoreFullError
-from runtime.errors import KernelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,6 +144,8 @@ class Store:
         try:
             yield
         except OSError as error:
+            from runtime.errors import KernelError  # noqa: PLC0415  most builds have room
+
             is_elsewhere = isinstance(error, KernelError) and error.call not in _CALLS_ON_DISK
             if error.errno not in NO_SPACE or is_elsewhere:
                 raise

@@ -24,8 +24,6 @@ from registry.value import frozen
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-DEFAULT_NAME = ".dockerignore"
-
 _BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 """What Go's strings.TrimSpace takes off; str.strip also takes the separators 1c to 1f."""
 
@@ -191,21 +189,6 @@ def hides_source(ignore: IgnoreRules | None, path: str) -> bool:
     """Tell whether a source of COPY and everything below it is ignored; wildcards in it are plain text."""
     name = posixpath.normpath(f"/{path}").lstrip("/").encode("utf-8", "surrogateescape")
     return ignore is not None and ignore.matches(name) and not ignore.may_reopen(name)
-
-
-def ignore_file_names(dockerfile: str) -> tuple[str, ...]:
-    """Name the ignore files to look for, the first that exists counts and nothing is merged.
-
-    Args:
-        dockerfile: path of the Dockerfile as given.
-
-    Returns:
-        The file beside the Dockerfile first, as a path like *dockerfile*; then `.dockerignore`, to be looked for in
-        the root of the context.
-
-    Source: spec, section 1.16.
-    """
-    return (f"{dockerfile}{DEFAULT_NAME}", DEFAULT_NAME)
 
 
 def _parse_rule(pattern: str, span: Span | None) -> IgnoreRule:

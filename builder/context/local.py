@@ -13,15 +13,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from builder.context.ignore import IgnoreRules, ignore_file_names, parse_ignore
 from builder.context.root import SourceRoot
 from builder.errors import ContextError
 from builder.source import SourceFile, Span
 
 if TYPE_CHECKING:
+    from builder.context.ignore import IgnoreRules
     from builder.context.select import Selection
 
 DEFAULT_NAMES = ("Dockerfile", "dockerfile")
+IGNORE_NAME = ".dockerignore"
 MAXIMUM_SIZE = 16 << 20
 """Longest Dockerfile or ignore file that is read, in bytes."""
 
@@ -125,14 +126,20 @@ class LocalContext:
         )
 
     def _read_ignore(self, dockerfile: Path | None) -> IgnoreRules | None:
-        beside, usual = ignore_file_names(str(dockerfile or self.path / DEFAULT_NAMES[0]))
-        for path in (Path(beside), self.path / usual):
+        """Read the rules of the one ignore file that counts: that beside the Dockerfile, else that of the context.
+
+        Source: spec, section 1.16.
+        """
+        dockerfile = dockerfile or self.path / DEFAULT_NAMES[0]
+        for path in (Path(f"{dockerfile}{IGNORE_NAME}"), self.path / IGNORE_NAME):
             try:
                 text = _decode(self._read(path))
             except ContextError:
                 if path.exists():
                     raise
                 continue
+            from builder.context.ignore import parse_ignore  # noqa: PLC0415  many contexts have none
+
             return parse_ignore(text, path.name)
         return None
 

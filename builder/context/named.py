@@ -14,8 +14,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from builder.context.ignore import DEFAULT_NAME, parse_ignore
-from builder.context.local import MAXIMUM_SIZE, Selections
+from builder.context.ignore import parse_ignore
+from builder.context.local import IGNORE_NAME, MAXIMUM_SIZE, Selections
 from builder.context.root import SourceRoot
 from builder.errors import ContextError
 from registry.errors import RegistryError
@@ -147,7 +147,7 @@ class NamedContexts:
             ) from error
         self._fds.append(fd)
         try:
-            ignore = os.fdopen(open_in_root(fd, DEFAULT_NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+            ignore = os.fdopen(open_in_root(fd, IGNORE_NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return SourceRoot(fd=fd, shown=f"context {name} `{path}`", young={})
@@ -155,7 +155,7 @@ class NamedContexts:
                 f"ignore file of context {name} cannot be read, {os.strerror(error.errno or 0).lower()}: `{path}`"
             ) from error
         with ignore as file:
-            rules = parse_ignore(file.read(MAXIMUM_SIZE).decode("utf-8", "surrogateescape"), DEFAULT_NAME)
+            rules = parse_ignore(file.read(MAXIMUM_SIZE).decode("utf-8", "surrogateescape"), IGNORE_NAME)
         return SourceRoot(fd=fd, shown=f"context {name} `{path}`", ignore=rules, young={})
 
 

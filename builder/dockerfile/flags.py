@@ -9,7 +9,6 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from builder.dockerfile.parser import Word, shorten
-from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
 from registry.value import field, frozen
 
@@ -106,6 +105,8 @@ def parse_flags(node: Node) -> Flags:
         span = node.line.span_of(word)
         kind = known.get(name)
         if kind is None:
+            from builder.dockerfile.suggest import did_you_mean  # noqa: PLC0415  (only for typing errors)
+
             taken = ", ".join([f"--{flag}" for flag in known])
             raise DockerfileError(
                 f"unknown flag: --{shorten(name)}{did_you_mean(name, known)}",

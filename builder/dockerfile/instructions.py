@@ -22,7 +22,6 @@ from builder.dockerfile.parser import (
     split_quoted_words,
     split_words,
 )
-from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
 from builder.source import SourceFile, Span
 from registry.value import field, frozen
@@ -45,8 +44,8 @@ _NETWORKS: tuple[RunNetwork, ...] = ("default", "none", "host")
 _SECURITIES: tuple[RunSecurity, ...] = ("sandbox", "insecure")
 _Choice = TypeVar("_Choice", bound=str)
 
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*+")
-_LEGACY_SPLIT = re.compile(r"[ \t\v\f\r]++")
+_STAGE_NAME = r"[a-z][a-z0-9_.-]*+"
+_LEGACY_SPLIT = r"[ \t\v\f\r]++"
 _LONE_SURROGATE = "[\ud800-\udc7f\udd00-\udfff]"
 _MILLISECOND = 1_000_000
 _MAX_RETRIES = 2**31 - 1
@@ -304,6 +303,8 @@ def parse_instruction(node: Node) -> Instruction:
     """
     parse = _PARSERS.get(node.keyword)
     if parse is None:
+        from builder.dockerfile.suggest import did_you_mean  # noqa: PLC0415  (only for typing errors)
+
         keyword = node.keyword_word.text
         raise DockerfileError(
             f"unknown instruction: {shorten(keyword)}{did_you_mean(keyword, KEYWORDS)}",
@@ -435,7 +436,7 @@ class _Reader:
         self.need_arguments("name=value")
         words = split_quoted_words(self.node)
         if words and "=" not in words[0].text:
-            parts = _LEGACY_SPLIT.split(self.node.rest, maxsplit=1)
+            parts = re.split(_LEGACY_SPLIT, self.node.rest, maxsplit=1)
             if len(parts) < 2:
                 raise self.error(
                     f"{self.name} must have two arguments", f"write {self.name} name=value", self.rest_word
@@ -463,7 +464,7 @@ def _parse_from(reader: _Reader) -> From:
     name: str | None = None
     if len(words) == 3 and words[1].text.lower() == "as":
         name = words[2].text.lower()
-        if not _STAGE_NAME.fullmatch(name):
+        if not re.fullmatch(_STAGE_NAME, name):
             raise reader.error(
                 f'invalid name for build stage: "{shorten(words[2].text)}",'
                 " name can't start with a number or contain symbols",
@@ -710,6 +711,8 @@ def _choose(reader: _Reader, word: Word, choices: tuple[_Choice, ...], message: 
     for choice in choices:
         if choice == word.text.lower():
             return choice
+    from builder.dockerfile.suggest import did_you_mean  # noqa: PLC0415  (only for typing errors)
+
     near = did_you_mean(word.text, choices)
     raise reader.error(message.format(shorten(word.text)) + near, f"known values are {', '.join(choices)}", word)
 

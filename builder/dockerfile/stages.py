@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from builder.dockerfile.directives import check_syntax, parse_directives
 from builder.dockerfile.instructions import Arg, From, Instruction, parse_instruction
 from builder.dockerfile.parser import parse_nodes, shorten
-from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError, UsageError
 from builder.source import Span
 from registry.value import field, frozen, replace
@@ -81,6 +80,8 @@ class Dockerfile:
             return self.stages[-1]
         stage = None if name.isdecimal() else self.find_stage(name)
         if stage is None:
+            from builder.dockerfile.suggest import did_you_mean  # noqa: PLC0415  (only for typing errors)
+
             names = [stage.name for stage in self.stages if stage.name is not None]
             raise UsageError(
                 f'target stage "{shorten(name)}" could not be found{did_you_mean(name, names)}',

@@ -11,7 +11,6 @@ from builder.cache.state import Record
 from builder.errors import UsageError
 from builder.image.assemble import Layer, assemble_image, layer_descriptor
 from builder.image.form import CREATED_ANNOTATION, folder_of, parse_boolean, read_form
-from builder.image.index import ImageIndex, write_index
 from builder.plan.epoch import format_epoch
 from builder.plan.platforms import is_multi_platform
 from builder.request import Output, OutputType
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from builder.attest.attestor import Attestor
     from builder.export.filesystem import FileWriter
     from builder.image.form import ImageForm
-    from builder.image.index import Attachment
+    from builder.image.index import Attachment, ImageIndex
     from builder.plan.graph import Plan
     from builder.plan.platforms import Plans
     from builder.request import BuildRequest
@@ -143,6 +142,8 @@ class Exporter:
             images.append(image)
         if not self._is_index and not form.attested:
             return images[0]
+        from builder.image.index import write_index  # noqa: PLC0415  most builds make one image
+
         attachments = self._attest(images, form, names, note)
         epoch = self._plans[0].epoch
         created = {} if epoch is None or form.docker_types else {CREATED_ANNOTATION: format_epoch(epoch)}

@@ -31,23 +31,12 @@ from builder.plan.check_values import (
     PlanChecks,
     check_base_platform,
     check_from_lines,
-    check_ports,
     check_sources,
     check_unset,
 )
-from builder.plan.convert_metadata import (
-    convert_env,
-    convert_expose,
-    convert_healthcheck,
-    convert_label,
-    convert_stop_signal,
-    convert_volume,
-)
-from builder.plan.entitlements import check_entitlements, plan_devices
 from builder.plan.epoch import EPOCH_ARG, EpochNames, resolve_epoch
 from builder.plan.graph import BaseImage, CopyFiles, EmptyFileSystem, MakeDirectory, Plan, RunCommand, Vertex
 from builder.plan.image_state import SCRATCH, StageState, destination_path, start_from_image, start_from_scratch
-from builder.plan.link import is_linked
 from builder.plan.scope import Scope
 from builder.source import Span
 from registry.content.image import Image
@@ -59,6 +48,7 @@ from registry.value import replace
 if TYPE_CHECKING:
     from builder.context.named import NamedContext, NamedContexts
     from builder.context.remote import RemoteSource
+    from builder.dockerfile.mounts import Device
     from builder.dockerfile.stages import Dockerfile, Stage
     from builder.plan.mounts import PlannedMount
     from builder.plan.scan_scope import ScanScope
@@ -342,22 +332,12 @@ class _Converter:
         match instruction:
             case dockerfile.Arg():
                 self._arg(instruction, state, scope)
-            case dockerfile.Env():
-                convert_env(instruction, state, scope)
-            case dockerfile.Label():
-                convert_label(instruction, state, scope)
-            case dockerfile.Expose():
-                check_ports(convert_expose(instruction, state, scope), instruction.span, self._checks.warn)
-            case dockerfile.Volume():
-                convert_volume(instruction, state, scope)
             case dockerfile.User():
                 user = scope.text(instruction.user)
                 state.config = replace(state.config, user=user)
                 state.note(f"USER {user}")
             case dockerfile.Workdir():
                 self._workdir(instruction, state, scope)
-            case dockerfile.StopSignal():
-                convert_stop_signal(instruction, state, scope)
             case dockerfile.Shell():
                 state.config = replace(state.config, shell=instruction.words)
                 state.note(f"SHELL {history_text.plain_list(instruction.words)}")
@@ -376,8 +356,17 @@ class _Converter:
                 cmd = state.config.cmd if state.has_cmd else None
                 state.config = replace(state.config, entrypoint=words, cmd=cmd)
                 state.note(f"ENTRYPOINT {history_text.quote_list(words)}")
-            case dockerfile.Healthcheck():
-                convert_healthcheck(instruction, state)
+            case (
+                dockerfile.Env()
+                | dockerfile.Label()
+                | dockerfile.Expose()
+                | dockerfile.Volume()
+                | dockerfile.StopSignal()
+                | dockerfile.Healthcheck()
+            ):
+                from builder.plan.convert_metadata import convert_metadata  # noqa: PLC0415  only with one of them
+
+                convert_metadata(instruction, state, scope, self._checks.warn)
             case dockerfile.OnBuild():
                 state.config = replace(state.config, on_build=(*state.config.on_build, instruction.text))
                 self._triggers.setdefault(stage.index, []).append(instruction.instruction)
@@ -436,8 +425,17 @@ class _Converter:
         vertex = self._vertex(instruction, state, op)
         state.advance(vertex, f"WORKDIR {path}")
 
-    def _run(self, instruction: dockerfile.Run, state: StageState, scope: Scope, stage: Stage) -> None:
+    def _allowed_devices(self, instruction: dockerfile.Run) -> tuple[Device, ...]:
+        """Refuse a RUN that asks for more than the user allows, and give its devices."""
+        if instruction.network != "host" and instruction.security != "insecure" and not instruction.devices:
+            return ()
+        from builder.plan.entitlements import check_entitlements, plan_devices  # noqa: PLC0415  few builds need one
+
         check_entitlements(instruction, self._request.allow)
+        return plan_devices(instruction, self._request.devices)
+
+    def _run(self, instruction: dockerfile.Run, state: StageState, scope: Scope, stage: Stage) -> None:
+        devices = self._allowed_devices(instruction)
         if instruction.network == "host" and self._request.network == "none":
             raise DockerfileError(
                 "RUN --network=host is not allowed when the build's network is none",
@@ -474,7 +472,7 @@ class _Converter:
             files=files,
             mounts=mounts,
             insecure=instruction.security == "insecure",
-            devices=plan_devices(instruction, self._request.devices),
+            devices=devices,
             build_args=frozenset(name for name, _ in state.build_args if state.is_build_arg(name)),
         )
         build_args = [(name, state.environ.get(name, value)) for name, value in state.build_args]
@@ -541,7 +539,7 @@ class _Converter:
             exclude=instruction.exclude,
             parents=isinstance(instruction, dockerfile.Copy) and instruction.parents,
             unpack=isinstance(instruction, dockerfile.Add) and instruction.unpack is not False,
-            link=is_linked(instruction, chown),
+            link=self._is_linked(instruction, chown),
             epoch=self.epoch,
         )
         vertex = self._vertex(instruction, state, op, sources=(source,) if source else ())
@@ -555,6 +553,13 @@ class _Converter:
 
             shown = redact(shown)
         state.advance(vertex, shown + HISTORY_SUFFIX)
+
+    def _is_linked(self, instruction: dockerfile.Copy | dockerfile.Add, chown: str | None) -> bool:
+        if not instruction.link:
+            return False
+        from builder.plan.link import is_linked  # noqa: PLC0415  few builds link
+
+        return is_linked(instruction, chown)
 
     def _remote_sources(
         self, instruction: dockerfile.Copy | dockerfile.Add, paths: tuple[str, ...], scope: Scope

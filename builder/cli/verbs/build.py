@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from builder.cli.build_request import parse_build
 from builder.cli.collecting import Collecting
-from builder.cli.inside import run_inside
 from builder.cli.registries import NO_ADDITIONS, Registries
 from builder.cli.render import Renderer, open_renderer
 from builder.collect.sweep import sweep
@@ -83,6 +82,8 @@ def build_image(
         if not needs_namespace:
             sweep(store, is_inside=False)
             return _finish(build, None, renderer, write, collect)
+        from builder.cli.inside import run_inside  # noqa: PLC0415  a build that is cached runs nothing
+
         isolation = environment.isolation(arguments.isolation)
         if shell is None:
             return run_inside(store, lambda zygote: _finish(build, zygote, renderer, write, collect), isolation)

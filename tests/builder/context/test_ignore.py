@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.context.ignore import compile_patterns, ignore_file_names, parse_ignore
+from builder.context.ignore import compile_patterns, parse_ignore
 from builder.errors import ContextError
 
 CASES = Path(__file__).parents[2] / "conformance" / "ignore" / "patterns.txt"
@@ -106,11 +106,6 @@ def test_names_that_are_no_text_are_matched():
     assert rules.matches(b"a\xffb")
     assert rules.matches(b"x.\xff")
     assert not rules.matches(b"a\xff\xffb")
-
-
-def test_own_ignore_file_of_a_dockerfile_comes_first():
-    """`X.Dockerfile.dockerignore` beside the Dockerfile replaces `.dockerignore`."""
-    assert ignore_file_names("docker/X.Dockerfile") == ("docker/X.Dockerfile.dockerignore", ".dockerignore")
 
 
 _names = st.text(alphabet="ab.", min_size=1, max_size=3).filter(lambda name: name not in {".", ".."})
