@@ -134,6 +134,20 @@ def test_signal_ends_with_its_code(signal, code):
     assert error in {"ERROR: interrupted\n", "ERROR: terminated\n"}
 
 
+@pytest.mark.parametrize(("prelude", "before"), [("", ""), ("sys.settrace(lambda *_: None)\n", "before\n")])
+def test_end_leaves_out_what_the_kernel_does(prelude, before):
+    """What is written arrives, and what the program registers is called. What others have, if the code is traced."""
+    program = (
+        "import atexit, sys\natexit.register(print, 'before')\nimport builder.cli.verbs.tag as tag\n"
+        "def run(*_):\n    atexit.register(print, 'registered')\n    print('written', end=' ')\n    return 3\n"
+        "tag.run = run\n" + prelude + RUN.format(words=["tag", "a", "b"])
+    )
+    process = _start(program)
+    out, error = process.communicate()
+
+    assert (process.returncode, out, error) == (3, f"written registered\n{before}", "")
+
+
 def test_bug_is_reported_with_code_70(monkeypatch, capsys):
     """A fault of ours shows a traceback and asks to be reported."""
     from builder.cli.verbs import tag  # noqa: PLC0415
