@@ -161,8 +161,7 @@ def _make_init(cls: type[Any], fields: tuple[_Field, ...], *, kw_only: bool) -> 
                     given[name] = factory()
         if given.keys() != expected:
             raise _wrong_fields(self, expected, given)
-        for name in names:
-            _set(self, name, given[name])
+        vars(self).update(given)
         if has_more:
             finish(self)
 

@@ -164,8 +164,14 @@ class State:
                 raise
             connection.execute("COMMIT")
 
+    def find_answer(self, key: str) -> tuple[Digest, str] | None:
+        """Look a key up: the layer its step made, and when that was, as RFC 3339 text."""
+        with self.reading() as connection:
+            row = connection.execute("SELECT diff_id, created FROM record WHERE key = ?", (key,)).fetchone()
+        return (parse_digest(row[0]), row[1]) if row else None
+
     def find_record(self, key: str) -> Record | None:
-        """Look a key up."""
+        """Give all that is known of a key."""
         with self.reading() as connection:
             row = connection.execute(
                 "SELECT key, op, diff_id, created, name, ingredients FROM record WHERE key = ?", (key,)

@@ -411,12 +411,13 @@ class Solver:
         return self._recall(vertex, key, ingredients)
 
     def _recall(self, vertex: Vertex, key: str, ingredients: list[Ingredient]) -> Result | None:
-        record = self._store.state.find_record(key)
-        self._questions[vertex.digest] = Question(key, ingredients, had_record=record is not None)
-        if record is None or self._file_systems.find_blob(record.diff_id) is None:
+        found = self._store.state.find_answer(key)
+        self._questions[vertex.digest] = Question(key, ingredients, had_record=found is not None)
+        if found is None or self._file_systems.find_blob(found[0]) is None:
             return self._recall_imported(vertex, key, ingredients)
         self._used.append(key)
-        layer = Layer(diff_id=record.diff_id, created=record.created)
+        diff_id, created = found
+        layer = Layer(diff_id=diff_id, created=created)
         return Result((*self.result(vertex.parent), layer), layer, cached=True)
 
     def _recall_imported(self, vertex: Vertex, key: str, ingredients: list[Ingredient]) -> Result | None:
