@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from benchmark import two_core_gzip
+from benchmark import python_steps, two_core_gzip
 from benchmark.measure import Command
 from benchmark.sub_ids import as_namespace_root, make_empty
 
@@ -60,6 +60,13 @@ def run_in_sandboxes(tree: Path, script: str, *, times: int, at_once: int) -> Co
     """Run a command several times, each time in a sandbox of its own."""
     one = shlex.join(_sandbox(tree, script))
     return _shell(f"seq {times} | xargs --max-procs {at_once} --replace=_ {one}")
+
+
+def run_steps_in_python(tree: Path, script: str, scratch: Path, *, times: int) -> Command:
+    """Run a command several times by the project's runtime alone, each time on what the last one left."""
+    program = ("python3", python_steps.__file__, str(tree), str(make_empty(scratch) / "steps"), script, str(times))
+    become = (*(as_namespace_root() or ("unshare",)), "--mount", "--pid", "--fork", "--mount-proc")
+    return Command(args=(*become, *program))
 
 
 def pack_files(parent: Path, name: str, scratch: Path) -> Command:

@@ -106,8 +106,12 @@ def _run_floor(work: Work, number: int, context: Path) -> float:
 
 
 def _run_least(work: Work, context: Path) -> float:
+    return _run(work, _find_least, context)
+
+
+def _find_least(work: Work, context: Path) -> Command:
     assert work.least is not None
-    return run(work.least(context))
+    return work.least(context)
 
 
 def _run_cold(work: Work, tool: Tool, context: Path) -> float:

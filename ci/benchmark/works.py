@@ -115,6 +115,7 @@ def _steps(sizes: Sizes, place: Place) -> list[Work]:
         floors=(lambda _: floors.run_in_sandbox(tree, "true"),),
     )
     in_turn = partial(floors.run_in_sandboxes, tree, "true", at_once=1)
+    in_python = partial(floors.run_steps_in_python, tree, "true", place.scratch)
     many = Work(
         name="steps",
         title=f"{sizes.steps} RUN lines",
@@ -122,6 +123,7 @@ def _steps(sizes: Sizes, place: Place) -> list[Work]:
         cold=cold,
         warm=_build,
         floors=(lambda _: in_turn(times=sizes.steps),),
+        least=lambda _: in_python(times=sizes.steps),
         reaches=(reaches.cold(0.35),),
     )
     each = Work(
@@ -131,9 +133,10 @@ def _steps(sizes: Sizes, place: Place) -> list[Work]:
         cold=cold,
         warm=_build,
         floors=many.floors,
+        least=many.least,
         phases=("cold",),
         reaches=(reaches.cold_to_floor(1.5),),
-        less=replace(one, floors=(lambda _: in_turn(times=1),)),
+        less=replace(one, floors=(lambda _: in_turn(times=1),), least=lambda _: in_python(times=1)),
         parts=sizes.steps - 1,
     )
     cached = Work(
