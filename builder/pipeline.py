@@ -21,7 +21,6 @@ from builder.plan.check_values import PlanChecks
 from builder.plan.graph import RunCommand
 from builder.plan.platforms import Plans, convert_all, is_multi_platform
 from builder.request import BuildRequest, CacheTarget, OutputType, is_attested
-from builder.solve.layer import LayerMaker
 from builder.solve.solver import Solver
 from builder.solve.sources import Sources
 from registry.content.image import Image, load_image, missing_blobs
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from builder.solve.explain_cache import CacheExplainer
     from builder.solve.failed_step import FailedStep
     from builder.solve.imported_cache import ImportedCaches
+    from builder.solve.layer import LayerMaker
     from builder.source import Span
     from builder.store import Store
     from registry.client import RegistryClient
@@ -107,7 +107,6 @@ class Build:
         self._store = store
         self._sink = sink
         self._connect = connect
-        layers = LayerMaker(store, request.compression, threads=request.jobs, now=now)
         check_outputs(request, is_index=is_multi_platform(request))
         self._sources = Sources(
             request, store, lambda: _ShownDownloads(self._connect, self._exporting), self._exporting
@@ -121,7 +120,7 @@ class Build:
             self._plans,
             store,
             self._context,
-            layers,
+            partial(_open_layers, store, request, now),
             sink,
             secrets=request.secrets,
             ssh=request.ssh,
@@ -435,6 +434,12 @@ class Build:
 
 Note = Callable[[str, "TransferProgress | None"], None]
 """Tells of a part of some work by its name, with how far it is if it is a transfer."""
+
+
+def _open_layers(store: Store, request: BuildRequest, now: Callable[[], str]) -> LayerMaker:
+    from builder.solve.layer import LayerMaker  # noqa: PLC0415  a build that is cached makes no layer
+
+    return LayerMaker(store, request.compression, threads=request.jobs, now=now)
 
 
 def _warning(violation: Violation) -> Warned:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from builder.cache.key import Ingredient, derive_key
@@ -71,7 +71,7 @@ class Solver:
         plan: what to do; the plans of several platforms.
         store: where layers, snapshots and records are.
         context: the build context.
-        layers: makes layers.
+        open_layers: gives what makes layers, when the first one is to be made.
         sink: takes events.
         secrets: what `--secret` gave.
         ssh: what `--ssh` gave.
@@ -89,7 +89,7 @@ class Solver:
         plan: Plan | Plans,
         store: Store,
         context: LocalContext | RemoteContext,
-        layers: LayerMaker,
+        open_layers: Callable[[], LayerMaker],
         sink: EventSink,
         *,
         secrets: Sequence[SecretSource] = (),
@@ -114,7 +114,7 @@ class Solver:
         self._questions: dict[str, Question] = {}
         self._store = store
         self._context = context
-        self._layers = layers
+        self._open_layers = open_layers
         self._sink = sink
         self._devices = devices
         self._file_systems = FileSystems(store, arrivals)
@@ -127,6 +127,10 @@ class Solver:
         self._secrets = secrets
         self._ssh = ssh
         self._commands: Commands | None = None
+
+    @cached_property
+    def _layers(self) -> LayerMaker:
+        return self._open_layers()
 
     @property
     def file_systems(self) -> FileSystems:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from registry.content.verify import VerifyingReader
 from registry.errors import (
     BlobMissingError,
     ManifestInvalidError,
@@ -231,6 +230,7 @@ def verified_tar(blob: BinaryIO, layer: Descriptor, diff_id: Digest) -> BinaryIO
             and LayerDamagedError.
     """
     from registry.content.layer_stream import open_layer  # noqa: PLC0415  only who reads layers needs it
+    from registry.content.verify import VerifyingReader  # noqa: PLC0415  as above
 
     tar = open_layer(blob, media_type=layer.media_type)
     # A RawIOBase has every method of BinaryIO that a reader may call; typeshed does not relate the two.

@@ -33,11 +33,11 @@ def parse_digest(text: str) -> Digest:
     raise DigestInvalidError(_shorten(text), _find_fault(text))
 
 
-def digest_of(data: bytes) -> Digest:
-    """Return the sha256 digest of *data*."""
-    state = new_hash("sha256", len(data))
+def digest_of(data: bytes, algorithm: str = "sha256") -> Digest:
+    """Return the digest of *data* by an algorithm, a key of `HEX_LENGTHS`."""
+    state = new_hash(algorithm, len(data))
     state.update(data)
-    return Digest("sha256:" + state.hexdigest())
+    return Digest(f"{algorithm}:{state.hexdigest()}")
 
 
 def digest_hex(digest: Digest) -> str:
