@@ -77,7 +77,7 @@ class PlainRenderer:
         self._first = True
         self._warnings: list[Warned] = []
         self._thread: threading.Thread | None = None
-        self._paused = False
+        self._paused = True
         self._closed = False
         self._broken = False
 
@@ -88,15 +88,14 @@ class PlainRenderer:
                 self._take(event)
 
     def start(self) -> None:
-        """Start the thread that brings steps in the background to light; without it they are shown at once."""
+        """Bring steps in the background to light after a while from now on; until then they are shown at once."""
         with self._changed:
-            if self._thread is None and not self._closed:
-                self._paused = False
-                self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
-                self._thread.start()
+            self._paused = False
+            if any(vertex.lines for vertex in self._vertices.values()):
+                self._wake()
 
     def pause(self) -> None:
-        """End that thread; what waits comes to light after the next `start`."""
+        """Do that no more, and have no thread; what waits comes to light after the next `start`."""
         with self._changed:
             self._paused = True
             self._changed.notify()
@@ -177,10 +176,10 @@ class PlainRenderer:
         if not vertex.lines:
             vertex.waiting = self._clock()
         vertex.lines += lines
-        if vertex.completed or vertex is self._current or self._current is None or self._thread is None:
+        if vertex.completed or vertex is self._current or self._current is None or self._paused:
             self._show(vertex)
         else:
-            self._changed.notify()
+            self._wake()
 
     def _complete(self, vertex: _Vertex, outcome: str) -> None:
         vertex.completed = True
@@ -230,6 +229,13 @@ class PlainRenderer:
             self._stream.flush()
         except (OSError, ValueError):
             self._broken = True  # nobody reads any more; the build goes on
+
+    def _wake(self) -> None:
+        """Have a thread show what waits; many builds need none."""
+        if self._thread is None and not self._closed:
+            self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+            self._thread.start()
+        self._changed.notify()
 
     def _watch(self) -> None:
         with self._changed:
