@@ -1,4 +1,4 @@
-"""The command line as data: one parser a verb.
+"""The command line: its verbs, and the parser that each has with options of its own.
 
 Spelling follows `docker` and `docker buildx`. Only the parser of the chosen verb is made, and nothing slow is
 imported here: `--help` has to be quick. Options that are planned but not there yet are refused by name, never ignored.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 VERBS: Final[Mapping[str, str]] = {
@@ -108,6 +108,10 @@ _HELP_WIDTH = 100
 _HELP_COLUMN = 32
 
 
+Container = argparse._ActionsContainer  # noqa: SLF001
+"""What options are added to: a parser, or a group of its options."""
+
+
 class HelpRequest(Exception):  # noqa: N818  (not an error)
     """Somebody asked for help; *text* is it, ended by a newline."""
 
@@ -158,7 +162,7 @@ class Parser(argparse.ArgumentParser):
             group.add_argument("--root", metavar="DIR", help="Folder of the store (default: $PYBUILD_ROOT, …)")
         group.add_argument("-h", "--help", action=_HelpAction, nargs=0, help="Show this help")
 
-    def add_lone(self, container: _Container, name: str, **settings: Any) -> None:
+    def add_lone(self, container: Container, name: str, **settings: Any) -> None:
         """Add an option whose value may be left out, which then is `true`."""
         self._lone.add(name)
         container.add_argument(name, **settings)
@@ -302,516 +306,33 @@ def format_overview() -> str:
 
 
 def parser_for(verb: str) -> Parser:
-    """Return the parser of *verb*, which is a key of `VERBS`."""
-    return _PARSERS[verb]()
+    """Return the parser of *verb*, which is a key of `VERBS`; only what that takes is loaded."""
+    match verb:
+        case "build":
+            from builder.cli.build_options import build_parser  # noqa: PLC0415  (many options, for few verbs)
+
+            return build_parser()
+        case "bake":
+            from builder.cli.build_options import bake_parser  # noqa: PLC0415  (as above)
+
+            return bake_parser()
+        case "kaniko":
+            from builder.cli.kaniko_options import KanikoParser  # noqa: PLC0415  (as above)
+
+            return KanikoParser()
+        case _:
+            from builder.cli.verb_options import PARSERS  # noqa: PLC0415  (as above)
+
+            return PARSERS[verb]()
 
 
-def _build_parser() -> Parser:
-    parser = Parser(
-        "build",
-        "[DIR|URL|-]",
-        examples=(
-            "pybuild -t myhelloworld:1.0 .",
-            "pybuild build -f docker/Dockerfile --target test --build-arg VERSION=1.2 .",
-            "pybuild build -t registry.example.com/team/app:1.2 --push .",
-            "pybuild build -o type=oci,dest=app.tar .       an OCI archive",
-            "pybuild build -o out .                         the files of the result",
-        ),
-    )
-    parser.add_argument("positional_context", nargs="?", metavar="CONTEXT")
-    _add_sources(parser)
-    _add_results(parser)
-    _add_steps(parser)
-    _add_cache(parser)
-    _add_shown(parser)
-    parser.add_common()
-    return parser
-
-
-def _add_sources(parser: Parser) -> None:
-    source = parser.add_argument_group("What is built")
-    source.add_argument(
-        "--context",
-        metavar="DIR|URL|-",
-        help="What the build may read: a folder, a git repository, a tar at an address or on standard input (default: "
-        "the argument, else .)",
-    )
-    source.add_argument(
-        "-f",
-        "--file",
-        metavar="FILE",
-        help="Dockerfile, its address, or - for standard input (default: CONTEXT/Dockerfile)",
-    )
-    _add_list(
-        source,
-        "--build-context",
-        metavar="NAME=VALUE",
-        help="What stands for a stage or image: a folder, docker-image://, oci-layout://, a git repository or a tar",
-    )
-    source.add_argument("--target", metavar="STAGE", help="Stage to build (default: the last)")
-    _add_list(
-        source,
-        "--platform",
-        metavar="OS/ARCH,…",
-        help="Platforms of the image (default: this machine's); several make an index",
-    )
-    _add_list(source, "--build-arg", metavar="NAME[=VALUE]", help="Set an ARG; without a value, from the environment")
-
-
-def _add_results(parser: Parser) -> None:
-    result = parser.add_argument_group("What comes out")
-    _add_list(result, "-t", "--tag", metavar="NAME[:TAG]", help="Name of the image")
-    _add_list(
-        result,
-        "-o",
-        "--output",
-        metavar="DEST",
-        help="Where the result goes: a folder, - for a tar, or type=KIND,dest=…,name=…,tar=…,push=…,compression=…, "
-        "where KIND is image, oci, docker, local, tar, registry or cacheonly; images also take force-compression=, "
-        "oci-mediatypes=, rewrite-timestamp=, oci-artifact=, attestation-inline= and annotation.NAME=, folders and tars "
-        "platform-split= and attestation-prefix=",
-    )
-    result.add_argument("--push", action="store_true", help="Push the image to its registry")
-    result.add_argument("--load", action="store_true", help="Keep the image in the store, which is the default")
-    _add_list(result, "--label", metavar="NAME=VALUE", help="Set a label of the image")
-    _add_list(
-        result,
-        "--annotation",
-        metavar="[LEVEL:]NAME=VALUE",
-        help="Set an annotation; LEVEL is manifest (default), index, manifest-descriptor or index-descriptor, several "
-        "with commas, each with an optional [PLATFORM]",
-    )
-    parser.add_lone(
-        result,
-        "--provenance",
-        metavar="true|KEY=VALUE,…",
-        help="Tell how the image was built, in an index beside it: mode=max (default) or min, version=v1 or v0.2, "
-        "builder-id=, reproducible=, filename=, inline-only=",
-    )
-    parser.add_lone(
-        result,
-        "--sbom",
-        metavar="true|KEY=VALUE,…",
-        help="List the software in the image, in an index beside it, as the image of generator= finds it",
-    )
-    _add_list(
-        result,
-        "--attest",
-        metavar="type=TYPE,…",
-        help="The same in long: type=provenance,… or type=sbom,…[,disabled=true]",
-    )
-    result.add_argument("--compression", metavar="KIND", help="Layers as gzip, zstd or uncompressed (default: gzip)")
-    result.add_argument("--compression-level", metavar="N", help="How hard layers are compressed")
-    result.add_argument("--iidfile", metavar="FILE", help="Write the image id to a file")
-    result.add_argument("--metadata-file", metavar="FILE", help="Write what was built to a JSON file")
-
-
-def _add_steps(parser: Parser) -> None:
-    steps = parser.add_argument_group("How steps run")
-    steps.add_argument(
-        "--network",
-        metavar="MODE",
-        default="default",
-        help="Network of RUN: default (its own, through slirp4netns or pasta; the host's where neither works), none or "
-        "host (which allows network.host too)",
-    )
-    _add_list(steps, "--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts of RUN")
-    steps.add_argument("--shm-size", metavar="SIZE", help="Size of /dev/shm (default: 64m)")
-    _add_list(steps, "--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit of RUN")
-    _add_list(
-        steps,
-        "--secret",
-        metavar="id=ID,src=FILE",
-        help="Secret for RUN --mount=type=secret: a file, or env=NAME for a variable",
-    )
-    _add_list(
-        steps,
-        "--ssh",
-        metavar="ID[=SOCKET|KEY,…]",
-        help="Agent or keys for RUN --mount=type=ssh and git; default is the agent of $SSH_AUTH_SOCK",
-    )
-    _add_list(
-        steps,
-        "--allow",
-        metavar="NAME",
-        help="Allow a RUN network.host, security.insecure or device; device=NAME[,alias=NAME] allows one of them",
-    )
-    _add_list(
-        steps,
-        "--cdi-spec-dir",
-        metavar="DIR",
-        help="Folder of device files for RUN --device, the last counts most (default: /etc/cdi, /var/run/cdi, "
-        "/etc/buildkit/cdi)",
-    )
-    _add_isolation(steps)
-    steps.add_argument(
-        "--jobs",
-        metavar="N",
-        help="Steps that run at the same time (default: one for each processor, more while they are idle)",
-    )
-    steps.add_argument("--on", metavar="error", help="When a RUN fails, open a shell where it did; needs a terminal")
-    steps.add_argument("--invoke", metavar="COMMAND", help="What to run then (default: /bin/sh); implies --on error")
-
-
-def _add_cache(parser: Parser) -> None:
-    cache = parser.add_argument_group("Cache and registries")
-    cache.add_argument("--no-cache", action="store_true", help="Run every step")
-    _add_list(cache, "--no-cache-filter", metavar="STAGES", help="Run every step of these stages")
-    _add_list(
-        cache,
-        "--cache-from",
-        metavar="SOURCE",
-        help="Use an exported cache: the name of one or of an image that has one in it, type=registry,ref=NAME, "
-        "type=local,src=DIR[,tag=TAG], type=s3,bucket=NAME,region=REGION or type=gha; what cannot be used is a warning",
-    )
-    _add_list(
-        cache,
-        "--cache-to",
-        metavar="DEST",
-        help="Export the cache: a name, type=registry,ref=NAME, type=local,dest=DIR[,tag=TAG], "
-        "type=s3,bucket=NAME,region=REGION, type=gha, or type=inline for one within the image; mode=max takes the steps of all stages, min (default) those of the result; mounts=true takes "
-        "cache mounts along; ignore-error=true lets the build go on",
-    )
-    cache.add_argument("--pull", action="store_true", help="Ask the registry for newer base images")
-    _add_insecure(cache)
-    _add_gc(cache)
-
-
-def _add_shown(parser: Parser) -> None:
-    shown = parser.add_argument_group("Output")
-    _add_progress(shown)
-    shown.add_argument("-q", "--quiet", action="store_true", help="Show no progress, print the image id")
-    shown.add_argument(
-        "--explain-cache",
-        action="store_true",
-        help="Say at the end which steps the cache had, and what changed for the others",
-    )
-    shown.add_argument("--check", action="store_true", help="Build nothing, check the Dockerfile: --call check")
-    shown.add_argument(
-        "--call",
-        metavar="METHOD",
-        default="build",
-        help="build (default), or show check, outline or targets of the Dockerfile; with ,format=json as JSON",
-    )
-
-
-def _bake_parser() -> Parser:
-    parser = Parser(
-        "bake",
-        "[TARGET...]",
-        examples=(
-            "pybuild bake                                   all targets, or those of the group default",
-            "pybuild bake app --set app.tags=me/app:1.2 --push",
-            "pybuild bake -f compose.yaml --print           show what would be built",
-        ),
-    )
-    parser.add_argument("targets", nargs="*", metavar="TARGET")
-    source = parser.add_argument_group("What is built")
-    _add_list(
-        source,
-        "-f",
-        "--file",
-        metavar="FILE",
-        help="Compose file or bake file, or - for standard input (default: compose.yaml, docker-bake.json, … that exist)",
-    )
-    _add_list(
-        source,
-        "--set",
-        metavar="TARGET.KEY=VALUE",
-        help="Replace a value, with += add to it; TARGET may be a pattern: *.platform=linux/arm64, app.args.VERSION=1.2",
-    )
-    _add_list(
-        source, "--var", metavar="NAME=VALUE", help="Set a variable of the files; else it is from the environment"
-    )
-    _add_list(
-        source,
-        "--allow",
-        metavar="NAME",
-        help="Allow targets fs.read=DIR or fs.write=DIR outside the current folder, fs=DIR for both, ssh, network.host, "
-        "security.insecure or device",
-    )
-    source.add_argument("--print", action="store_true", help="Build nothing, print the targets as JSON")
-    source.add_argument(
-        "--list",
-        metavar="WHAT",
-        help="Build nothing, list targets or variables; with type=targets,format=json as JSON",
-    )
-    source.add_argument("--check", action="store_true", help="Build nothing, check the Dockerfiles: --call check")
-    source.add_argument("--call", metavar="METHOD", help="As for `pybuild build`, of each target")
-    result = parser.add_argument_group("What comes out")
-    result.add_argument("--push", action="store_true", help="Push the images: --set *.push=true")
-    result.add_argument("--load", action="store_true", help="Keep the images in the store: --set *.load=true")
-    parser.add_lone(result, "--provenance", metavar="true|KEY=VALUE,…", help="As for `pybuild build`, of all targets")
-    parser.add_lone(result, "--sbom", metavar="true|KEY=VALUE,…", help="As for `pybuild build`, of all targets")
-    result.add_argument("--metadata-file", metavar="FILE", help="Write what was built to a JSON file, by target")
-    steps = parser.add_argument_group("How steps run")
-    _add_isolation(steps)
-    steps.add_argument(
-        "--jobs",
-        metavar="N",
-        help="Steps that run at the same time (default: one for each processor, more while they are idle)",
-    )
-    cache = parser.add_argument_group("Cache and registries")
-    cache.add_argument("--no-cache", action="store_true", help="Run every step: --set *.no-cache=true")
-    cache.add_argument("--pull", action="store_true", help="Ask the registry for newer base images")
-    _add_insecure(cache)
-    _add_gc(cache)
-    _add_progress(parser.add_argument_group("Output"))
-    parser.add_common()
-    return parser
-
-
-def _run_parser() -> Parser:
-    parser = Parser(
-        "run",
-        "IMAGE [COMMAND] [ARGUMENT...]",
-        examples=("pybuild run myhelloworld:1.0 Alice", "pybuild run -it --entrypoint sh myhelloworld:1.0"),
-    )
-    parser.add_argument("image", metavar="IMAGE")
-    parser.add_remainder("command", metavar="COMMAND")
-    _add_list(
-        parser, "-e", "--env", metavar="NAME[=VALUE]", help="Set a variable; without a value, from the environment"
-    )
-    parser.add_argument("--entrypoint", metavar="COMMAND", help="Replace the entrypoint of the image")
-    parser.add_argument("-w", "--workdir", metavar="DIR", help="Working directory")
-    parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="Name or id of the user")
-    parser.add_argument("--hostname", metavar="NAME", help="Host name inside")
-    parser.add_argument(
-        "--network",
-        metavar="MODE",
-        default="default",
-        help="Network: default (its own, through slirp4netns or pasta; the host's where neither works), none or host",
-    )
-    _add_list(parser, "--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts")
-    _add_list(parser, "-v", "--volume", metavar="SOURCE:TARGET[:ro]", help="Show a folder of the host inside")
-    _add_isolation(parser)
-    parser.add_argument("--shm-size", metavar="SIZE", help="Size of /dev/shm (default: 64m)")
-    _add_list(parser, "--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit of the command")
-    parser.add_argument("-i", "--interactive", action="store_true", help="Pass standard input on")
-    parser.add_argument("-t", "--tty", action="store_true", help="Use this terminal")
-    parser.add_argument("--rm", action="store_true", help="Accepted for habit: nothing is kept anyway")
-    parser.add_argument("--platform", metavar="OS/ARCH", help="Platform of the image")
-    parser.add_argument(
-        "--pull",
-        metavar="WHEN",
-        default="missing",
-        choices=("always", "missing", "never"),
-        help="always, missing or never",
-    )
-    _add_insecure(parser)
-    parser.add_common()
-    return parser
-
-
-def _images_parser() -> Parser:
-    parser = Parser("images", "[NAME[:TAG]]", examples=("pybuild images", "pybuild images --format json alpine"))
-    parser.add_argument("name", nargs="?", metavar="NAME")
-    parser.add_argument("-a", "--all", action="store_true", help="Show images without a name too")
-    parser.add_argument("--digests", action="store_true", help="Show the digests of manifests")
-    parser.add_argument("--no-trunc", action="store_true", help="Show image ids in full")
-    parser.add_argument("-q", "--quiet", action="store_true", help="Show image ids only")
-    _add_format(parser)
-    parser.add_common()
-    return parser
-
-
-def _pull_parser() -> Parser:
-    parser = Parser("pull", "NAME[:TAG|@DIGEST]...", examples=("pybuild pull alpine:3.20",))
-    parser.add_argument("names", nargs="+", metavar="NAME")
-    _add_transfer(parser)
-    parser.add_common()
-    return parser
-
-
-def _push_parser() -> Parser:
-    parser = Parser(
-        "push",
-        "NAME[:TAG]...",
-        examples=("pybuild push registry.example.com/team/app:1.2",),
-    )
-    parser.add_argument("names", nargs="+", metavar="NAME")
-    _add_transfer(parser)
-    parser.add_common()
-    return parser
-
-
-def _tag_parser() -> Parser:
-    parser = Parser("tag", "SOURCE TARGET[:TAG]", examples=("pybuild tag app:1.2 registry.example.com/team/app:1.2",))
-    parser.add_argument("source", metavar="SOURCE")
-    parser.add_argument("target", metavar="TARGET")
-    parser.add_common()
-    return parser
-
-
-def _rmi_parser() -> Parser:
-    parser = Parser("rmi", "IMAGE...", examples=("pybuild rmi app:1.2", "pybuild rmi -f 3b0c1d2e4f5a"))
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument(
-        "-f", "--force", action="store_true", help="Remove all names of an id; ignore what is not there"
-    )
-    parser.add_common()
-    return parser
-
-
-def _inspect_parser() -> Parser:
-    parser = Parser("inspect", "IMAGE...", examples=("pybuild inspect alpine:3.20",))
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("--platform", metavar="OS/ARCH", help="Platform to show of an image for several")
-    parser.add_common()
-    return parser
-
-
-def _history_parser() -> Parser:
-    parser = Parser("history", "IMAGE", examples=("pybuild history --no-trunc alpine:3.20",))
-    parser.add_argument("image", metavar="IMAGE")
-    parser.add_argument("--no-trunc", action="store_true", help="Show commands in full")
-    parser.add_argument("-q", "--quiet", action="store_true", help="Show image ids only")
-    parser.add_argument("--platform", metavar="OS/ARCH", help="Platform to show of an image for several")
-    _add_format(parser)
-    parser.add_common()
-    return parser
-
-
-def _save_parser() -> Parser:
-    parser = Parser(
-        "save", "IMAGE...", examples=("pybuild save -o app.tar app:1.2", "pybuild save app:1.2 | ssh host docker load")
-    )
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("-o", "--output", metavar="FILE", help="File to write (default: standard output)")
-    parser.add_argument(
-        "--format",
-        metavar="FORM",
-        default="docker-archive",
-        choices=("docker-archive", "oci-archive"),
-        help="docker-archive (default) or oci-archive",
-    )
-    parser.add_argument("--platform", metavar="OS/ARCH", help="Platform to write of an image for several")
-    parser.add_common()
-    return parser
-
-
-def _load_parser() -> Parser:
-    parser = Parser("load", "", examples=("pybuild load -i app.tar", "docker save app:1.2 | pybuild load"))
-    parser.add_argument("-i", "--input", metavar="FILE", help="File to read (default: standard input)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="Print nothing but errors")
-    parser.add_common()
-    return parser
-
-
-def _import_parser() -> Parser:
-    parser = Parser(
-        "import",
-        "FILE|- [NAME[:TAG]]",
-        examples=("pybuild import root.tar base:1", "tar -C root -c . | pybuild import - base:1"),
-    )
-    parser.add_argument("file", metavar="FILE")
-    parser.add_argument("name", nargs="?", metavar="NAME")
-    _add_list(parser, "-c", "--change", metavar="INSTRUCTION", help="Apply a Dockerfile instruction to the image")
-    parser.add_argument("-m", "--message", metavar="TEXT", help="Comment in the history")
-    parser.add_argument("--platform", metavar="OS/ARCH", help="Platform of the image")
-    parser.add_common()
-    return parser
-
-
-def _login_parser() -> Parser:
-    parser = Parser(
-        "login",
-        "[HOST]",
-        examples=("pybuild login -u me registry.example.com", "pass reg | pybuild login -u me --password-stdin HOST"),
-    )
-    parser.add_argument("host", nargs="?", default="docker.io", metavar="HOST")
-    parser.add_argument("-u", "--username", metavar="NAME", help="User name")
-    parser.add_argument("-p", "--password", metavar="TEXT", help="Password; others on this machine may see it")
-    parser.add_argument("--password-stdin", action="store_true", help="Read the password from standard input")
-    _add_insecure(parser)
-    parser.add_common(root=False)
-    return parser
-
-
-def _logout_parser() -> Parser:
-    parser = Parser("logout", "[HOST]", examples=("pybuild logout registry.example.com",))
-    parser.add_argument("host", nargs="?", default="docker.io", metavar="HOST")
-    parser.add_common(root=False)
-    return parser
-
-
-def _prune_parser() -> Parser:
-    parser = Parser(
-        "prune",
-        "",
-        examples=("pybuild prune", "pybuild prune --all --max-used-space 10g", "pybuild prune -f --filter until=48h"),
-    )
-    parser.add_argument(
-        "-a", "--all", action="store_true", help="Remove the whole cache, not only what nothing refers to"
-    )
-    parser.add_argument("-f", "--force", action="store_true", help="Do not ask")
-    parser.add_argument("--dry-run", action="store_true", help="Only say what would be removed")
-    _add_list(
-        parser,
-        "--filter",
-        metavar="KEY=VALUE",
-        help="What to remove: until=24h, type=exec.cachemount, id=…, description~=…, private, …",
-    )
-    parser.add_argument("--max-used-space", metavar="SIZE", help="Remove what was used least recently beyond this much")
-    parser.add_argument("--min-free-space", metavar="SIZE", help="Remove until this much of the disk is free, or 20%%")
-    parser.add_argument("--reserved-space", metavar="SIZE", help="Keep this much of what was used last in any case")
-    parser.add_argument("--keep-storage", metavar="SIZE", help="Same as --reserved-space, as docker called it")
-    parser.add_argument("--verbose", action="store_true", help="List what is removed")
-    parser.add_common()
-    return parser
-
-
-def _doctor_parser() -> Parser:
-    parser = Parser("doctor", "", examples=("pybuild doctor", "pybuild doctor --json"))
-    parser.add_argument("--json", action="store_true", help="Print it as JSON")
-    parser.add_common()
-    return parser
-
-
-def _df_parser() -> Parser:
-    parser = Parser("df", "", examples=("pybuild df -v",))
-    parser.add_argument("-v", "--verbose", action="store_true", help="List everything, kind by kind")
-    _add_format(parser)
-    parser.add_common()
-    return parser
-
-
-def _kaniko_parser() -> Parser:
-    from builder.cli.kaniko_options import KanikoParser  # noqa: PLC0415  (many flags, for one verb)
-
-    return KanikoParser()
-
-
-_PARSERS: Final[Mapping[str, Callable[[], Parser]]] = {
-    "build": _build_parser,
-    "bake": _bake_parser,
-    "run": _run_parser,
-    "images": _images_parser,
-    "pull": _pull_parser,
-    "push": _push_parser,
-    "tag": _tag_parser,
-    "rmi": _rmi_parser,
-    "inspect": _inspect_parser,
-    "history": _history_parser,
-    "save": _save_parser,
-    "load": _load_parser,
-    "import": _import_parser,
-    "login": _login_parser,
-    "logout": _logout_parser,
-    "prune": _prune_parser,
-    "df": _df_parser,
-    "doctor": _doctor_parser,
-    "kaniko": _kaniko_parser,
-}
-
-_Container = argparse._ActionsContainer  # noqa: SLF001
-
-
-def _add_list(container: _Container, *names: str, **settings: Any) -> None:
+def add_list(container: Container, *names: str, **settings: Any) -> None:
+    """Add an option that may be given several times; its values are a list."""
     container.add_argument(*names, action="append", default=[], **settings)
 
 
-def _add_isolation(container: _Container) -> None:
+def add_isolation(container: Container) -> None:
+    """Add the choice of what parts steps from the machine."""
     container.add_argument(
         "--isolation",
         metavar="NAME",
@@ -819,16 +340,9 @@ def _add_isolation(container: _Container) -> None:
     )
 
 
-def _add_gc(container: _Container) -> None:
-    container.add_argument(
-        "--gc",
-        metavar="off|KEY=SIZE,…",
-        help="What the cache is held to at the end: min-free-space=20%%,reserved-space=10g,max-used-space=SIZE",
-    )
-
-
-def _add_insecure(container: _Container) -> None:
-    _add_list(
+def add_insecure(container: Container) -> None:
+    """Add the registries that need no good certificate."""
+    add_list(
         container,
         "--insecure-registry",
         metavar="HOST",
@@ -836,24 +350,6 @@ def _add_insecure(container: _Container) -> None:
     )
 
 
-def _add_progress(container: _Container) -> None:
+def add_progress(container: Container) -> None:
+    """Add the choice of how progress is shown."""
     container.add_argument("--progress", metavar="MODE", help="auto, plain, tty, rawjson or quiet (default: auto)")
-
-
-def _add_format(container: _Container) -> None:
-    container.add_argument(
-        "--format",
-        metavar="FORM",
-        default="table",
-        choices=("table", "json"),
-        help="table (default) or json, one object a line",
-    )
-
-
-def _add_transfer(container: _Container) -> None:
-    container.add_argument(
-        "--platform", metavar="OS/ARCH", help="Platform of an image for several (default: this machine's)"
-    )
-    container.add_argument("-q", "--quiet", action="store_true", help="Show no progress")
-    _add_progress(container)
-    _add_insecure(container)
