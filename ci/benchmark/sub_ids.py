@@ -23,7 +23,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def set_aside(folder: Path) -> None:
-    """Free the place of a folder without removing anything: ext4 makes files slowly for seconds after many were removed."""
+    """Free the place of a folder without removing anything, which slows down what follows (`ci/README.md`)."""
     if folder.exists():
         folder.rename(folder.with_name(f"{folder.name}.{len(_aside(folder))}.aside"))
 

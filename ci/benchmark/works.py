@@ -30,8 +30,8 @@ STAGE_COMMAND = "dd if=/dev/zero bs=1M count=300 2>/dev/null | sha256sum > /dev/
 
 INSTALL_COMMAND = "apt-get update && apt-get install --yes --no-install-recommends python3"
 
-LIBRARY = ("argparse", "contextlib", "fcntl", "hashlib", "json", "pathlib", "sqlite3", "threading", "typing")
-"""What a command cannot do without that has options, hashes, and asks a database: modules of Python's own."""
+LIBRARY = ("argparse", "contextlib", "fcntl", "json", "pathlib", "sqlite3", "threading", "typing")
+"""What a command cannot do without that has options, reads documents, and asks a database: modules of Python's own."""
 
 ROWS: Mapping[str, str] = {
     "start": "the command, that only starts and ends",
