@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import TYPE_CHECKING
+
+from builder.context.fingerprint import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -15,9 +16,6 @@ _SIGHTS_KEPT = 1000
 """Each edit of a context leaves one that never comes back."""
 _GAP = 64
 """Inodes that are no further apart are asked for together, with those between them."""
-
-_state = itemgetter(slice(5))
-_digest = itemgetter(5)
 
 
 class StoredFingerprints:
@@ -32,17 +30,19 @@ class StoredFingerprints:
         with self._state.reading() as connection:
             for device, first, last in _ranges(keys):
                 rows = connection.execute(
-                    "SELECT device, inode, size, mtime_ns, ctime_ns, digest FROM file "
-                    "WHERE device = ? AND inode BETWEEN ? AND ?",
-                    (device, first, last),
+                    "SELECT state, digest FROM file WHERE name BETWEEN ? AND ?",
+                    (NAME.pack(device, first), NAME.pack(device, last)),
                 ).fetchall()
-                known.update(zip(map(_state, rows), map(_digest, rows), strict=True))
+                known.update(rows)
         return known
 
     def store(self, rows: Iterable[FingerprintRow]) -> None:
         """Remember rows; what was known of the same file is replaced."""
         with self._state.writing() as connection:
-            connection.executemany("INSERT OR REPLACE INTO file VALUES(?, ?, ?, ?, ?, ?)", rows)
+            connection.executemany(
+                "INSERT OR REPLACE INTO file VALUES(?, ?, ?)",
+                ((state[: NAME.size], state, digest) for state, digest in rows),
+            )
 
     def find_sight(self, sight: bytes) -> str | None:
         """Give the content digest of what had this sight."""

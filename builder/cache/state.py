@@ -10,7 +10,7 @@ old that can be trusted all the same (`builder.cache.salvage`).
     blob(diff_id, digest, size, media_type)                     the stored forms of a layer, which were read and hashed
     layer(id, diff_id)                                          layers whose tree is known
     tree(layer, folder, names)                                  what a layer says of the names in a folder
-    file(device, inode, size, mtime_ns, ctime_ns, digest)       fingerprints of context files
+    file(name, state, digest)                                   fingerprints of context files (builder.cache.fingerprints)
     sight(id, sight, digest)                                    content digests by what lstat said of all the files
     origin(digest, repository)                                  where a blob was pulled from or pushed to
     url(url, etag, modified, digest, checksum)                  the last answer of an address, named by its sha256
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from builder.cache.spool import Spool
     from builder.context.remote import UrlRow
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record(
@@ -64,8 +64,8 @@ CREATE TABLE IF NOT EXISTS layer(id INTEGER PRIMARY KEY, diff_id TEXT NOT NULL U
 CREATE TABLE IF NOT EXISTS tree(
     layer INTEGER NOT NULL, folder BLOB NOT NULL, names TEXT NOT NULL, PRIMARY KEY(layer, folder));
 CREATE TABLE IF NOT EXISTS file(
-    device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-    ctime_ns INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(device, inode)) WITHOUT ROWID;
+    name BLOB PRIMARY KEY, state BLOB NOT NULL CHECK(length(state) = 40),
+    digest BLOB NOT NULL CHECK(length(digest) = 32)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sight(id INTEGER PRIMARY KEY, sight BLOB NOT NULL UNIQUE, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS origin(digest TEXT NOT NULL, repository TEXT NOT NULL,
     PRIMARY KEY(digest, repository)) WITHOUT ROWID;

@@ -20,7 +20,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from builder.context.contents import digest_found
-from builder.context.fingerprint import find_racy, key_of, state_of
+from builder.context.fingerprint import find_racy, key_of, states_of
 from builder.context.select import InlineFile
 from builder.context.walk import CHUNK, Opener, changed_error
 from builder.errors import ContextError
@@ -29,7 +29,7 @@ from runtime.layers.xattrs import CAPABILITY, layer_value
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from builder.context.fingerprint import FileKey, FingerprintRow, Fingerprints
+    from builder.context.fingerprint import FileKey, Fingerprints
     from builder.context.root import SourceRoot
     from builder.context.select import Selected, Selection
     from builder.context.walk import Found
@@ -294,7 +294,7 @@ class SourceDigests:
             return self._copied | digests
         if self._fingerprints is not None and files:
             known = self._fingerprints.load(files.keys())
-            states = map(state_of, map(_status_of, files.values()))
+            states = states_of(map(_status_of, files.values()))
             digests |= {
                 key: digest for key, digest in zip(files, map(known.get, states), strict=True) if digest is not None
             }
@@ -303,16 +303,17 @@ class SourceDigests:
     def _remember(
         self, root: SourceRoot, read: Iterable[Found], digests: FileDigests, racy: Collection[tuple[int, int]]
     ) -> None:
-        rows: list[FingerprintRow] = []
+        known: list[os.stat_result] = []
         young = root.young
         for _, status, _ in read:
             key = (status.st_dev, status.st_ino)
             if key not in racy:
-                rows.append((*state_of(status), digests[key]))
+                known.append(status)
             elif young is not None and self._copied is None:
                 young[key] = digests[key]
-        if self._fingerprints is not None and rows:
-            self._fingerprints.store(rows)
+        if self._fingerprints is not None and known:
+            found = [digests[key] for key in map(key_of, known)]
+            self._fingerprints.store(zip(states_of(known), found, strict=True))
 
 
 def read_records(records: bytes) -> Iterator[FileRecord]:

@@ -15,12 +15,14 @@ Source: git, Documentation/technical/racy-git.txt.
 
 from __future__ import annotations
 
+import struct
+from itertools import starmap
 from operator import attrgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 RACY_NS = 2_000_000_000
 """Nanoseconds for which a change is too young to trust; the coarsest clock in use (FAT) counts two seconds."""
@@ -30,16 +32,25 @@ _SECOND_NS = 1_000_000_000
 FileKey = tuple[int, int]
 """Device and inode."""
 
-FileState = tuple[int, int, int, int, int]
-"""Device, inode, size, mtime_ns, ctime_ns: a file while it counts as unchanged."""
+FileState = bytes
+"""Device, inode, size, mtime_ns, ctime_ns in the form of `STATE`: a file while it counts as unchanged."""
 
-FingerprintRow = tuple[int, int, int, int, int, bytes]
-"""What a `FileState` has, and the digest: 32 bytes of sha256 over the content and the capabilities of the file."""
+STATE: Final = struct.Struct(">QQQqq")
+"""The form of a state: all without a sign but times, since some file systems use all 64 bits of an inode's number."""
 
-state_of: Callable[[os.stat_result], FileState] = attrgetter(
-    "st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns"
-)
-"""Give the state of a file."""
+NAME: Final = struct.Struct(">QQ")
+"""The form of what a state begins with: device and inode, which sort as their bytes do."""
+
+FingerprintRow = tuple[FileState, bytes]
+"""The state of a file and its digest: 32 bytes of sha256 over its content and its capabilities."""
+
+_parts_of = attrgetter("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+
+
+def states_of(statuses: Iterable[os.stat_result]) -> Iterator[FileState]:
+    """Give the state of each file."""
+    return starmap(STATE.pack, map(_parts_of, statuses))
+
 
 key_of: Callable[[os.stat_result], FileKey] = attrgetter("st_dev", "st_ino")
 """Give the key of a file."""
@@ -71,16 +82,16 @@ class MemoryFingerprints:
     """Fingerprints that live as long as the object."""
 
     def __init__(self) -> None:
-        self.known: dict[FileKey, FingerprintRow] = {}
+        self.known: dict[bytes, FingerprintRow] = {}
         self.sights: dict[bytes, str] = {}
 
     def load(self, keys: Collection[FileKey]) -> Mapping[FileState, bytes]:  # noqa: ARG002 - all is at hand
         """Give everything that is known."""
-        return {row[:5]: row[5] for row in self.known.values()}
+        return dict(self.known.values())
 
     def store(self, rows: Iterable[FingerprintRow]) -> None:
         """Remember rows."""
-        self.known.update({row[:2]: row for row in rows})
+        self.known.update({row[0][: NAME.size]: row for row in rows})
 
     def find_sight(self, sight: bytes) -> str | None:
         """Give what is known of a sight."""

@@ -15,6 +15,7 @@ from builder.cache.key import derive_key
 from builder.cache.past import PastStep
 from builder.cache.spool import Spool
 from builder.cache.state import USE_GRAIN, Record, State
+from builder.context.fingerprint import STATE
 from builder.context.remote import UrlRow
 from builder.errors import StateDamagedError, StoreError
 from builder.image.layer_index import LayerIndex
@@ -197,7 +198,7 @@ def fill(path, count=2000):
             "INSERT INTO record VALUES(?, 'run', ?, '', 'RUN x', '[]', 1.0)",
             [(f"{number:064x}", digest_of(b"%d" % number)) for number in range(count)],
         )
-        connection.execute("INSERT INTO file VALUES(1, 2, 3, 4, 5, x'00')")
+        connection.execute("INSERT INTO file VALUES(zeroblob(16), zeroblob(40), zeroblob(32))")
     state.put_blob(digest_of(b"layer"), Descriptor(media_type=OCI_LAYER_GZIP, digest=digest_of(b"blob"), size=4))
     state.close()
 
@@ -348,11 +349,21 @@ def test_error_inside_a_write_leaves_nothing(state):
 def test_fingerprints_are_given_back(state, count):
     """Few and many fingerprints are found again by device and inode, for the state they are of."""
     fingerprints = StoredFingerprints(state)
-    rows = [(1, inode, 10, 20, 30, bytes([inode % 256]) * 32) for inode in range(count)]
+    rows = [(STATE.pack(1, inode, 10, 20, 30), bytes([inode % 256]) * 32) for inode in range(count)]
     fingerprints.store(rows)
     found = fingerprints.load([(1, inode) for inode in range(count)])
 
-    assert found == {row[:5]: row[5] for row in rows}
+    assert found == dict(rows)
+
+
+def test_fingerprint_takes_the_place_of_an_earlier_one(state):
+    """A file has one, whatever it was before; numbers may use all their bits, and times may be before 1970."""
+    fingerprints = StoredFingerprints(state)
+    largest = (1 << 64) - 1
+    for second in (-1, -2):
+        fingerprints.store([(STATE.pack(largest, largest, 1 << 40, second, 0), bytes(32))])
+
+    assert fingerprints.load([(largest, largest)]) == {STATE.pack(largest, largest, 1 << 40, -2, 0): bytes(32)}
 
 
 def test_key_depends_on_where_one_ingredient_ends():
@@ -405,13 +416,15 @@ def test_same_steps_again_write_nothing(state, monkeypatch):
 def test_fingerprints_are_found_wherever_their_inodes_lie(state, monkeypatch, gap):
     """Neighbours are asked for together, on each device by itself."""
     monkeypatch.setattr(fingerprints_module, "_GAP", gap)
-    rows = [(device, inode, 1, 2, 3, b"%d" % inode) for device in (1, 2) for inode in (1, 2, 5, 9, 1 << 40)]
+    rows = [
+        (STATE.pack(device, inode, 1, 2, 3), b"%032d" % inode) for device in (1, 2) for inode in (1, 2, 5, 9, 1 << 40)
+    ]
     fingerprints = StoredFingerprints(state)
     fingerprints.store(rows)
     asked = {(1, 2), (1, 5), (2, 1), (2, 9), (2, 1 << 40), (3, 7)}
     found = fingerprints.load(asked)
 
-    assert {key: found.get((*key, 1, 2, 3)) for key in asked} == {
-        key: None if key[0] == 3 else b"%d" % key[1] for key in asked
+    assert {key: found.get(STATE.pack(*key, 1, 2, 3)) for key in asked} == {
+        key: None if key[0] == 3 else b"%032d" % key[1] for key in asked
     }
     assert fingerprints.load(()) == {}
