@@ -125,6 +125,8 @@ def _make(cls: type[_T], *, is_frozen: bool, kw_only: bool, eq: bool = True) -> 
     shared: list[tuple[str, Any]] = [("__repr__", _repr)]
     if is_frozen:
         shared += [("__setattr__", _refuse_to_set), ("__delattr__", _refuse_to_delete)]
+    else:
+        shared.append(("__setattr__", _set_field))
     if eq:
         shared += [("__eq__", _eq), ("__hash__", _hash if is_frozen else None)]
     for name, member in (
@@ -171,7 +173,7 @@ def _make_init(cls: type[Any], fields: tuple[_Field, ...], *, kw_only: bool) -> 
                 raise TypeError(f"{type(self).__name__} is given too much")
             init_by_name(self, **dict(zip(names, args, strict=False)), **given)
             return
-        for name, one in zip(names, args, strict=True):
+        for name, one in zip(names, args, strict=True):  # what is made so is small and many: a dict would be larger
             _set(self, name, one)
         if has_more:
             finish(self)
@@ -198,6 +200,12 @@ def _eq(self: Any, other: Any) -> Any:
 
 def _hash(self: Any) -> int:
     return hash(self._value_key(self))
+
+
+def _set_field(self: Any, name: str, value: Any) -> None:
+    if all(each.name != name for each in getattr(self, _FIELDS)):
+        raise AttributeError(f"{type(self).__name__} has no field: {name}")
+    _set(self, name, value)
 
 
 def _refuse_to_set(self: Any, name: str, _: Any) -> NoReturn:

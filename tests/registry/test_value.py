@@ -110,7 +110,7 @@ def test_value_may_be_equal_to_itself_alone() -> None:
 
 
 def test_frozen_value_is_not_changed_and_a_mutable_one_is() -> None:
-    """Setting and deleting a field is an AttributeError, and so is setting another name."""
+    """Setting and deleting a field is an AttributeError, as a new name is for both."""
     value = OURS(name="a")
     with pytest.raises(AttributeError, match="Plain is not changed: name"):
         value.name = "b"
@@ -127,6 +127,8 @@ def test_frozen_value_is_not_changed_and_a_mutable_one_is() -> None:
     state.count += 1
 
     assert state == State(count=1)
+    with pytest.raises(AttributeError, match="State has no field: other"):
+        state.other = 1  # type: ignore[attr-defined]  # that is the point
     with pytest.raises(TypeError, match="unhashable"):
         hash(state)
 

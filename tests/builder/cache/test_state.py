@@ -198,7 +198,7 @@ def fill(path, count=2000):
             "INSERT INTO record VALUES(?, 'run', ?, '', 'RUN x', '[]', 1.0)",
             [(f"{number:064x}", digest_of(b"%d" % number)) for number in range(count)],
         )
-        connection.execute("INSERT INTO file VALUES(zeroblob(16), zeroblob(40), zeroblob(32))")
+    StoredFingerprints(state).store([(STATE.pack(1, 2, 3, 4, 5), bytes(32))])
     state.put_blob(digest_of(b"layer"), Descriptor(media_type=OCI_LAYER_GZIP, digest=digest_of(b"blob"), size=4))
     state.close()
 
