@@ -199,9 +199,10 @@ class Build:
         """
         linter = Linter(source, self._request.build_args.get(CHECK_ARG))
         check_dockerfile(source, linter.warn)
+        ignore = self._context.root.ignore
         checks = PlanChecks(
             warn=linter.warn,
-            is_ignored=self._is_ignored,
+            is_ignored=lambda path: ignore is not None and ignore.hides_source(path),
             all_stages=self._survey is not None and self._request.target is None,
         )
         try:
@@ -223,11 +224,6 @@ class Build:
         linter.raise_if_binding()
         wanted = self._request.sbom
         return plans if wanted is None or self._survey is not None else self._plan_scans(plans, wanted)
-
-    def _is_ignored(self, path: str) -> bool:
-        from builder.context.ignore import hides_source  # noqa: PLC0415  most builds have no ignore file
-
-        return hides_source(self._context.root.ignore, path)
 
     def _plan_scans(self, plans: Plans, wanted: SbomRequest) -> Plans:
         """Plan what lists the software of each result."""

@@ -112,6 +112,11 @@ class IgnoreRules:
         names = path.decode("utf-8", "surrogateescape").split("/")
         return any(number > decided and _may_match_below(parts, names) for number, parts in self._reopening)
 
+    def hides_source(self, path: str) -> bool:
+        """Tell whether a source of COPY and everything below it is ignored; wildcards in it are plain text."""
+        name = posixpath.normpath(f"/{path}").lstrip("/").encode("utf-8", "surrogateescape")
+        return self.matches(name) and not self.may_reopen(name)
+
     def _deciding(self, path: bytes) -> int:
         """Find the number of the last rule that matches *path* or a directory above it."""
         slash = path.rfind(b"/")
@@ -183,12 +188,6 @@ def compile_patterns(patterns: Iterable[str], *, span: Span | None = None) -> Ig
     """
     trimmed = (pattern.strip(_BLANKS) for pattern in patterns)
     return IgnoreRules([_parse_rule(pattern, span) for pattern in trimmed if pattern])
-
-
-def hides_source(ignore: IgnoreRules | None, path: str) -> bool:
-    """Tell whether a source of COPY and everything below it is ignored; wildcards in it are plain text."""
-    name = posixpath.normpath(f"/{path}").lstrip("/").encode("utf-8", "surrogateescape")
-    return ignore is not None and ignore.matches(name) and not ignore.may_reopen(name)
 
 
 def _parse_rule(pattern: str, span: Span | None) -> IgnoreRule:

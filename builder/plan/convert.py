@@ -427,8 +427,8 @@ class _Converter:
 
     def _allowed_devices(self, instruction: dockerfile.Run) -> tuple[Device, ...]:
         """Refuse a RUN that asks for more than the user allows, and give its devices."""
-        if instruction.network != "host" and instruction.security != "insecure" and not instruction.devices:
-            return ()
+        if instruction.network is None and instruction.security == "sandbox" and not instruction.devices:
+            return ()  # it asks for nothing; whatever it could ask for is judged below, and there alone
         from builder.plan.entitlements import check_entitlements, plan_devices  # noqa: PLC0415  few builds need one
 
         check_entitlements(instruction, self._request.allow)
@@ -527,6 +527,11 @@ class _Converter:
             raise DockerfileError(
                 "--keep-git-dir requires Git sources", hint="remove --keep-git-dir", span=instruction.span
             )
+        link = False
+        if instruction.link:
+            from builder.plan.link import is_linked  # noqa: PLC0415  as above
+
+            link = is_linked(instruction, chown)
         op = CopyFiles(
             instruction=keyword,
             paths=local,
@@ -539,7 +544,7 @@ class _Converter:
             exclude=instruction.exclude,
             parents=isinstance(instruction, dockerfile.Copy) and instruction.parents,
             unpack=isinstance(instruction, dockerfile.Add) and instruction.unpack is not False,
-            link=self._is_linked(instruction, chown),
+            link=link,
             epoch=self.epoch,
         )
         vertex = self._vertex(instruction, state, op, sources=(source,) if source else ())
@@ -553,13 +558,6 @@ class _Converter:
 
             shown = redact(shown)
         state.advance(vertex, shown + HISTORY_SUFFIX)
-
-    def _is_linked(self, instruction: dockerfile.Copy | dockerfile.Add, chown: str | None) -> bool:
-        if not instruction.link:
-            return False
-        from builder.plan.link import is_linked  # noqa: PLC0415  few builds link
-
-        return is_linked(instruction, chown)
 
     def _remote_sources(
         self, instruction: dockerfile.Copy | dockerfile.Add, paths: tuple[str, ...], scope: Scope

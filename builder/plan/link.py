@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def is_linked(instruction: dockerfile.Copy | dockerfile.Add, chown: str | None) -> bool:
-    """Tell whether the files go into an empty root; `--chmod` switches `--link` off, as in BuildKit.
+    """Tell whether the files go into an empty root, where `--link` asks for it; `--chmod` switches that off, as in BuildKit.
 
     Args:
-        instruction: with its flags.
+        instruction: with `--link`, and its other flags.
         chown: the value of `--chown`, expanded.
 
     Raises:
         DockerfileError: `--chown` holds a name, which nothing in an empty root can tell the number of.
     """
-    if not instruction.link or instruction.chmod is not None:
+    if instruction.chmod is not None:
         return False
     names = [part for part in (chown or "").split(":") if part and not needs_no_file(part)]
     if names:

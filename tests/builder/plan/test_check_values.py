@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.context.ignore import hides_source, parse_ignore
+from builder.context.ignore import parse_ignore
 from builder.dockerfile.rules import Linter, check_dockerfile
 from builder.dockerfile.stages import parse_dockerfile
 from builder.plan.check_values import PlanChecks
@@ -37,7 +37,7 @@ def test_checks_find_what_the_table_says(case):
     )
     linter = Linter(source)
     check_dockerfile(source, linter.warn)
-    checks = PlanChecks(linter.warn, lambda path: hides_source(ignore, path), all_stages=True)
+    checks = PlanChecks(linter.warn, ignore.hides_source, all_stages=True)
     convert(source, request, lambda *_: other_architecture(), checks=checks)
 
     found = [[violation.rule, violation.span.line, violation.message] for violation in linter.sorted()]
