@@ -29,11 +29,12 @@ class StoredFingerprints:
         known: dict[FileState, bytes] = {}
         with self._state.reading() as connection:
             for device, first, last in _ranges(keys):
-                rows = connection.execute(
-                    "SELECT state, digest FROM file WHERE name BETWEEN ? AND ?",
-                    (NAME.pack(device, first), NAME.pack(device, last)),
-                ).fetchall()
-                known.update(rows)
+                known.update(
+                    connection.execute(
+                        "SELECT state, digest FROM file WHERE name BETWEEN ? AND ?",
+                        (NAME.pack(device, first), NAME.pack(device, last)),
+                    )
+                )
         return known
 
     def store(self, rows: Iterable[FingerprintRow]) -> None:

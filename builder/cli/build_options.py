@@ -144,11 +144,7 @@ def _add_steps(parser: Parser) -> None:
         "/etc/buildkit/cdi)",
     )
     add_isolation(steps)
-    steps.add_argument(
-        "--jobs",
-        metavar="N",
-        help="Steps that run at the same time (default: one for each processor, more while they are idle)",
-    )
+    _add_jobs(steps)
     steps.add_argument("--on", metavar="error", help="When a RUN fails, open a shell where it did; needs a terminal")
     steps.add_argument("--invoke", metavar="COMMAND", help="What to run then (default: /bin/sh); implies --on error")
 
@@ -245,11 +241,7 @@ def bake_parser() -> Parser:
     result.add_argument("--metadata-file", metavar="FILE", help="Write what was built to a JSON file, by target")
     steps = parser.add_argument_group("How steps run")
     add_isolation(steps)
-    steps.add_argument(
-        "--jobs",
-        metavar="N",
-        help="Steps that run at the same time (default: one for each processor, more while they are idle)",
-    )
+    _add_jobs(steps)
     cache = parser.add_argument_group("Cache and registries")
     cache.add_argument("--no-cache", action="store_true", help="Run every step: --set *.no-cache=true")
     cache.add_argument("--pull", action="store_true", help="Ask the registry for newer base images")
@@ -258,6 +250,14 @@ def bake_parser() -> Parser:
     add_progress(parser.add_argument_group("Output"))
     parser.add_common()
     return parser
+
+
+def _add_jobs(container: Container) -> None:
+    container.add_argument(
+        "--jobs",
+        metavar="N",
+        help="Steps that run at the same time (default: one for each processor, more while they are idle)",
+    )
 
 
 def _add_gc(container: Container) -> None:

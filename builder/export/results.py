@@ -235,9 +235,9 @@ class Exporter:
         from builder.solve.layer import LayerMaker  # noqa: PLC0415  as above
 
         key, ingredients = rewrite_key(layer.diff_id, epoch)
-        known = self._store.state.find_record(key)
-        if known is not None and self._solver.file_systems.find_blob(known.diff_id) is not None:
-            return replace(layer, diff_id=known.diff_id)
+        known = self._store.state.find_answer(key)
+        if known is not None and self._solver.file_systems.find_blob(known[0]) is not None:
+            return replace(layer, diff_id=known[0])
         created = layer.created or ""
         maker = LayerMaker(self._store, form.compression, threads=self._request.jobs, now=lambda: created)
         with self._solver.file_systems.open_tar(layer.diff_id) as tar:

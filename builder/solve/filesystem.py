@@ -119,13 +119,11 @@ class FileSystems:
 
         What was found is held, so it is there until the end, and is looked for once.
         """
-        present = self._present.get(diff_id, [])
-        wanted = _first_of(kind, present)
-        if wanted is None:
-            present = [blob for blob in self._store.state.find_blobs(diff_id) if is_stored(self._store.blobs, blob)]
-            self._present[diff_id] = present
-            wanted = _first_of(kind, present)
-        return wanted or next(iter(present), None)
+        if _first_of(kind, self._present.get(diff_id, ())) is None:
+            known = self._store.state.find_blobs(diff_id)
+            self._present[diff_id] = [blob for blob in known if is_stored(self._store.blobs, blob)]
+        present = self._present[diff_id]
+        return _first_of(kind, present) or _first_of(None, present)
 
     def get_blob(self, diff_id: Digest, kind: str | None = None) -> Descriptor:
         """Find a stored form of a layer.

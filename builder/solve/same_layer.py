@@ -39,10 +39,10 @@ def find_same_layer(layer: Layer, clamped: Digest, epoch: int, store: Store, fil
     """
     ingredients = (("op", _NAME), ("diff_id", str(clamped)), ("epoch", str(epoch)))
     key = derive_key(ingredients)
-    known = store.state.find_record(key)
-    if known is not None and file_systems.find_blob(known.diff_id) is not None:
+    known = store.state.find_answer(key)
+    if known is not None and file_systems.find_blob(known[0]) is not None:
         store.state.touch_records([key])
-        return None if known.diff_id == layer.diff_id else replace(layer, diff_id=known.diff_id)
+        return None if known[0] == layer.diff_id else replace(layer, diff_id=known[0])
     record = Record(
         key=key, op=key, diff_id=layer.diff_id, created=layer.created or "", name=_NAME, ingredients=ingredients
     )
