@@ -30,16 +30,18 @@ def measure_work(work: Work, tools: Sequence[Tool], repetition: Repetition) -> R
     leasts = [] if work.least is None else [_Series(partial(_run_least, work, context), repetition)]
     bounds = [*floors, *leasts]
     colds = [_Series(partial(_run_cold, work, tool, context), repetition) for tool in tools]
-    warms = [_Series(partial(_run_warm, work, tool, context), repetition) for tool in tools]
-    if "cold" in work.phases:
-        _take_turns([*bounds, *colds])
-    else:
+    warms = [
+        _Series(partial(_run_warm, work, tool, context), repetition, after=cold)
+        for tool, cold in zip(tools, colds, strict=True)
+    ]
+    if "cold" not in work.phases:
         for cold in colds:
             cold.take()
-    for cold, series in zip(colds, warms, strict=True):
-        series.is_open = cold.median is not None
-    if "warm" in work.phases:
-        _take_turns([*warms] if "cold" in work.phases else [*bounds, *warms])
+        _take_turns([*bounds, *warms])
+    elif "warm" not in work.phases:
+        _take_turns([*bounds, *colds])
+    else:
+        _take_turns([*bounds, *[phase for both in zip(colds, warms, strict=True) for phase in both]])
     medians = [floor.median for floor in floors]
     results = []
     for tool, cold, warm in zip(tools, colds, warms, strict=True):
@@ -66,14 +68,18 @@ def say(text: str) -> None:
 
 
 class _Series:
-    """The seconds of one thing that is run several times. Once it fails it is not run again and counts as unmeasured."""
+    """The seconds of one thing that is run several times. Once it fails it is not run again and counts as unmeasured.
 
-    def __init__(self, measure: Callable[[], float], repetition: Repetition) -> None:
+    It does not run either where what it comes *after* could not be measured.
+    """
+
+    def __init__(self, measure: Callable[[], float], repetition: Repetition, *, after: _Series | None = None) -> None:
         self._measure = measure
         self._repetition = repetition
+        self._after = after
         self._figures: list[float] = []
         self._spent = 0.0
-        self.is_open = True
+        self._is_open = True
 
     @property
     def median(self) -> float | None:
@@ -83,13 +89,13 @@ class _Series:
     def take(self) -> bool:
         """Run once more unless that was enough; tell whether it ran."""
         enough = len(self._figures) >= self._repetition.times or self._spent >= self._repetition.seconds
-        if enough or not self.is_open:
+        if enough or not self._is_open or (self._after is not None and self._after.median is None):
             return False
         start = time.perf_counter()
         figure = _attempt(self._measure)
         self._spent += time.perf_counter() - start
         if figure is None:
-            self.is_open = False
+            self._is_open = False
             self._figures.clear()
             return False
         self._figures.append(figure)
