@@ -13,12 +13,19 @@ made has the compiler make its own types, 1.5 ms, since annotations are text.
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, dataclass_transform, overload
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, Final, NoReturn, TypeVar, dataclass_transform, overload
 
-_T = TypeVar("_T")
+    _T = TypeVar("_T")
+else:
+
+    def dataclass_transform(**_: object) -> Callable[[_T], _T]:
+        """Do nothing; what it says is for type checkers."""
+        return lambda decorator: decorator
+
 
 _NOTHING: Final[Any] = object()
 _FIELDS: Final = "__value_fields__"
@@ -59,12 +66,13 @@ def field(
     return _Field(default, default_factory, init=init, repr=repr, compare=compare)
 
 
-@overload
-def frozen(cls: type[_T], /) -> type[_T]: ...
+if TYPE_CHECKING:
 
+    @overload
+    def frozen(cls: type[_T], /) -> type[_T]: ...
 
-@overload
-def frozen(*, kw_only: bool = True, eq: bool = True) -> Callable[[type[_T]], type[_T]]: ...
+    @overload
+    def frozen(*, kw_only: bool = True, eq: bool = True) -> Callable[[type[_T]], type[_T]]: ...
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
@@ -86,12 +94,13 @@ def frozen(
     return _make(cls, is_frozen=True, kw_only=kw_only, eq=eq)
 
 
-@overload
-def mutable(cls: type[_T], /) -> type[_T]: ...
+if TYPE_CHECKING:
 
+    @overload
+    def mutable(cls: type[_T], /) -> type[_T]: ...
 
-@overload
-def mutable(*, kw_only: bool = True) -> Callable[[type[_T]], type[_T]]: ...
+    @overload
+    def mutable(*, kw_only: bool = True) -> Callable[[type[_T]], type[_T]]: ...
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
@@ -104,40 +113,54 @@ def mutable(cls: type[_T] | None = None, /, *, kw_only: bool = True) -> type[_T]
 
 def replace(one: _T, /, **changes: Any) -> _T:
     """Return a value like *one* in which some fields are others."""
-    given = {each.name: getattr(one, each.name) for each in getattr(one, _FIELDS) if each.init}
+    given = {each.name: getattr(one, each.name) for each in _fields_of(type(one)) if each.init}
     return type(one)(**(given | changes))
 
 
 def _make(cls: type[_T], *, is_frozen: bool, kw_only: bool, eq: bool = True) -> type[_T]:
-    """Give the class its fields. It stays the one it is: to have slots it would have to be made anew."""
+    """Give the class what all share. It stays the one it is: to have slots it would have to be made anew.
+
+    Its fields are looked up when its first value is made, as a run makes values of half the classes that it loads.
+    """
     given = vars(cls)
-    inherited = {each.name: each for base in reversed(cls.__mro__[1:]) for each in vars(base).get(_FIELDS, ())}
+
+    def init(self: Any, /, *args: Any, **fields: Any) -> None:
+        made = _make_init(cls, _fields_of(cls), kw_only=kw_only)
+        cls.__init__ = made  # type: ignore[method-assign]
+        made(self, *args, **fields)
+
+    setattr(cls, _FIELDS, None)
+    cls.__init__ = init  # type: ignore[assignment,method-assign]
+    for name, member in _SHARED[is_frozen, eq]:
+        if name not in given:
+            setattr(cls, name, member)
+    return cls
+
+
+def _fields_of(cls: Any) -> tuple[_Field, ...]:
+    found: tuple[_Field, ...] | None = getattr(cls, _FIELDS)
+    if found is not None:
+        return found
+    given = vars(cls)
+    inherited = {
+        each.name: each for base in reversed(cls.__mro__[1:]) if _FIELDS in vars(base) for each in _fields_of(base)
+    }
     own: dict[str, _Field] = {}
     for name, annotation in given.get("__annotations__", {}).items():
         if not str(annotation).startswith("ClassVar"):
             default = given.get(name, _NOTHING)
             own[name] = default if isinstance(default, _Field) else _Field(default)
             own[name].name = name
-            if default is not _NOTHING:
-                delattr(cls, name)
+    if getattr(cls, _FIELDS) is not None:  # another thread was quicker, and may have taken defaults away already
+        return _fields_of(cls)
     fields = tuple((inherited | own).values())
     compared = [each.name for each in fields if each.compare]
-    shared: list[tuple[str, Any]] = [("__repr__", _repr)]
-    if is_frozen:
-        shared += [("__setattr__", _refuse_to_set), ("__delattr__", _refuse_to_delete)]
-    else:
-        shared.append(("__setattr__", _set_field))
-    if eq:
-        shared += [("__eq__", _eq), ("__hash__", _hash if is_frozen else None)]
-    for name, member in (
-        ("__match_args__", () if kw_only else tuple([each.name for each in fields])),
-        (_FIELDS, fields),
-        ("_value_key", attrgetter(*compared) if compared else staticmethod(lambda _: ())),
-        ("__init__", _make_init(cls, fields, kw_only=kw_only)),
-        *[each for each in shared if each[0] not in given],
-    ):
-        setattr(cls, name, member)
-    return cls
+    key = attrgetter(*compared) if compared else staticmethod(lambda _: ())
+    cls._value_key = key
+    setattr(cls, _FIELDS, fields)
+    for name in [name for name in own if name in given]:
+        delattr(cls, name)
+    return fields
 
 
 def _make_init(cls: type[Any], fields: tuple[_Field, ...], *, kw_only: bool) -> Callable[..., None]:
@@ -188,7 +211,7 @@ def _wrong_fields(self: Any, expected: set[str], given: dict[str, Any]) -> TypeE
 
 
 def _repr(self: Any) -> str:
-    shown = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in getattr(self, _FIELDS) if each.repr)
+    shown = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in _fields_of(type(self)) if each.repr)
     return f"{type(self).__qualname__}({shown})"
 
 
@@ -203,7 +226,7 @@ def _hash(self: Any) -> int:
 
 
 def _set_field(self: Any, name: str, value: Any) -> None:
-    if all(each.name != name for each in getattr(self, _FIELDS)):
+    if name not in vars(self) and all(each.name != name for each in _fields_of(type(self))):
         raise AttributeError(f"{type(self).__name__} has no field: {name}")
     _set(self, name, value)
 
@@ -214,3 +237,13 @@ def _refuse_to_set(self: Any, name: str, _: Any) -> NoReturn:
 
 def _refuse_to_delete(self: Any, name: str) -> NoReturn:
     raise AttributeError(f"{type(self).__name__} is not changed: {name}")
+
+
+_FROZEN: Final = (("__repr__", _repr), ("__setattr__", _refuse_to_set), ("__delattr__", _refuse_to_delete))
+_MUTABLE: Final = (("__repr__", _repr), ("__setattr__", _set_field))
+_SHARED: Final[dict[tuple[bool, bool], tuple[tuple[str, Any], ...]]] = {
+    (True, True): (*_FROZEN, ("__eq__", _eq), ("__hash__", _hash)),
+    (True, False): _FROZEN,
+    (False, True): (*_MUTABLE, ("__eq__", _eq), ("__hash__", None)),
+}
+"""What values have whose fields are set once, or not, and which are equal by them, or not."""
