@@ -26,10 +26,10 @@ in a source file the cause stands. Only `builder.cli` turns them into text.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import ClassVar
 
     from builder.source import Span
 

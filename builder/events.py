@@ -9,23 +9,26 @@ Source: field names follow BuildKit's status records (`vertexes`, `statuses`, `l
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from registry.value import frozen
 
-CacheReason = Literal[
-    "cached",  # the store had it
-    "imported",  # a cache of --cache-from had it
-    "changed",  # something that goes into the step is not what it was
-    "new",  # nothing like it was done before
-    "record removed",  # nothing changed, but the store forgot it
-    "layer removed",  # nothing changed, but the store lost the layer
-    "past removed",  # something changed, but the store forgot what was before
-    "other version",  # nothing changed but the way in which pybuild asks the cache
-    "no-cache",  # --no-cache
-    "no-cache-filter",  # --no-cache-filter names the stage
-]
-"""Why a step was done again, or was not."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    CacheReason = Literal[
+        "cached",  # the store had it
+        "imported",  # a cache of --cache-from had it
+        "changed",  # something that goes into the step is not what it was
+        "new",  # nothing like it was done before
+        "record removed",  # nothing changed, but the store forgot it
+        "layer removed",  # nothing changed, but the store lost the layer
+        "past removed",  # something changed, but the store forgot what was before
+        "other version",  # nothing changed but the way in which pybuild asks the cache
+        "no-cache",  # --no-cache
+        "no-cache-filter",  # --no-cache-filter names the stage
+    ]
+    """Why a step was done again, or was not."""
 
 
 @frozen(kw_only=False)

@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 from builder.cache.key import derive_key
 from builder.cache.past import name_place
@@ -34,6 +33,7 @@ from registry.errors import (
 )
 from registry.value import field, frozen, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 from registry.value import field, frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from typing import BinaryIO, Literal, TypeAlias
 
     from registry.actions_cache import ActionsCache
     from registry.content.compression import Compression
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from registry.oci.reference import Reference
     from registry.s3 import Bucket
 
-NetworkMode = Literal["default", "host", "none"]
+NetworkMode: TypeAlias = 'Literal["default", "host", "none"]'
 """The network of RUN steps. `default` is a private one where the machine can give it, else the host's."""
 
-AnnotationLevel = Literal["manifest", "index", "manifest-descriptor", "index-descriptor"]
+AnnotationLevel: TypeAlias = 'Literal["manifest", "index", "manifest-descriptor", "index-descriptor"]'
 """Where an annotation stands. Source: BuildKit, docs/annotations.md."""
 
 
@@ -134,10 +135,10 @@ class CacheTarget:
     mounts_limit: int | None = None
 
 
-SlsaVersion = Literal["v1", "v0.2"]
+SlsaVersion: TypeAlias = 'Literal["v1", "v0.2"]'
 """Which form of the SLSA provenance predicate is written. Source: slsa.dev, specs v1.1 and v0.2."""
 
-ProvenanceMode = Literal["min", "max"]
+ProvenanceMode: TypeAlias = 'Literal["min", "max"]'
 """How much a provenance tells: `max` adds arguments, secrets by id, the Dockerfile, steps and their layers."""
 
 

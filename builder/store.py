@@ -22,7 +22,6 @@ import os
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
 from builder.cache.state import State
 from builder.cache.turns import sweep_turns
@@ -33,8 +32,10 @@ from registry.content.local import LocalBlobStore
 from registry.content.paths import NO_SPACE
 from registry.errors import StoreFullError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Self
 
     from builder.image.layer_index import LayerIndex
     from runtime.snapshots.snapshotter import Snapshotter

@@ -35,7 +35,9 @@ Classes carry plain values; `message`, `hint`, `id` and `exit_code` are derived.
 
 from __future__ import annotations
 
-from typing import ClassVar
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class RegistryError(Exception):

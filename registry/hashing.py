@@ -6,11 +6,11 @@ times as fast. Below some kilobytes CPython's own function is as good; its `rand
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from hashlib import _Hash as HASH
     from hashlib import sha256 as small_sha256
+    from typing import Final
 else:
     try:
         from _sha2 import sha256 as small_sha256  # from CPython 3.12 on

@@ -10,12 +10,12 @@ Source: BuildKit, cache/remotecache/inline/inline.go, for `moby.buildkit.cache.v
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
-
 from registry.errors import ManifestInvalidError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any, Final
 
     from builder.cache.document import CachedLayer
     from registry.oci.descriptor import Descriptor

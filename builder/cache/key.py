@@ -10,10 +10,9 @@ Source: what enters and what does not follows BuildKit's CacheMap of each op; sp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from registry.hashing import small_sha256
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

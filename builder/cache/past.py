@@ -6,11 +6,10 @@ of a step whose text, arguments or files changed which earlier step it was. Noth
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from registry.hashing import small_sha256
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -27,7 +27,6 @@ import re
 import sqlite3
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from builder.errors import StateDamagedError, StoreError
 from registry.errors import RegistryError, StoreFullError
@@ -35,6 +34,7 @@ from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest, parse_digest
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path

@@ -30,13 +30,14 @@ import contextlib
 import fcntl
 import os
 import threading
-from typing import TYPE_CHECKING, Final
 
 from builder.errors import BuildError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import Final
 
 FOLDER: Final = "turns"
 """Name of the folder in the store."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from builder.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any, Final, NoReturn
 
 
 VERBS: Final[Mapping[str, str]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO, Final
 
 from builder.cli.arguments import SWITCH_VALUES, VERBS
 from builder.cli.option_values import (
@@ -15,10 +14,12 @@ from builder.cli.option_values import (
 )
 from builder.errors import ContextError, DockerfileError, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import BinaryIO, Final
 
     from builder.cli.environment import Environment
     from builder.request import (

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from builder.collect.room import has_room
 from builder.events import VertexCompleted, VertexStarted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 

@@ -7,7 +7,6 @@ the wanted platform.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from registry.content.image import Image, load_image
@@ -18,6 +17,7 @@ from registry.oci.digest import Digest, digest_hex
 from registry.oci.reference import Reference, parse_reference
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence

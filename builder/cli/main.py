@@ -13,16 +13,17 @@ import atexit
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
 from builder import __version__
 from builder.cli.arguments import VERBS, HelpRequest, format_overview, parser_for
 from builder.cli.report import TerminatedError, exit_code, report
 from builder.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from typing import NoReturn
 
     from builder.cli.environment import Environment
 
@@ -118,9 +119,8 @@ def _help(words: Sequence[str]) -> int:
 
 
 def _carry_out(verb: str, arguments: argparse.Namespace, environment: Environment) -> int:
-    from importlib import import_module  # noqa: PLC0415  (not needed for help)
-
-    module = import_module(f"builder.cli.verbs.{'import_' if verb == 'import' else verb}")
+    # `importlib.import_module` does the same, and would be one more package to load.
+    module = __import__(f"builder.cli.verbs.{'import_' if verb == 'import' else verb}", fromlist=["run"])
     code: int = module.run(arguments, environment)
     return code
 
@@ -133,11 +133,9 @@ def _check_packages() -> None:
     Raises:
         UsageError: a package is not ours.
     """
-    from importlib import import_module  # noqa: PLC0415  (not needed for help)
-
     for name in _PACKAGES:
         try:
-            found = getattr(import_module(name), "__version__", None)
+            found = getattr(__import__(name), "__version__", None)
         except ImportError:
             found = None
         if found != __version__:

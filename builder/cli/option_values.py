@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
 
 from builder.cli.arguments import SWITCH_VALUES
 from builder.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Final
 
     from builder.cli.environment import Environment
     from builder.request import NetworkMode
@@ -104,9 +105,11 @@ def parse_shm_size(text: str | None) -> int:
     Raises:
         UsageError: not a size.
     """
-    from builder.cli.units import parse_size  # noqa: PLC0415  (not needed for help)
+    if text is None:
+        return _DEFAULT_SHM_SIZE
+    from builder.cli.units import parse_size  # noqa: PLC0415  (only with the option)
 
-    return _DEFAULT_SHM_SIZE if text is None else parse_size(text, option="--shm-size")
+    return parse_size(text, option="--shm-size")
 
 
 def parse_ulimits(texts: Sequence[str]) -> tuple[tuple[str, int, int], ...]:

@@ -6,18 +6,21 @@ from any thread. A background thread writes between `start` and `pause`, so a pr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO, get_args
-
 from builder.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Literal, Protocol, TextIO, TypeAlias
+
     from builder.cli.environment import Environment
     from builder.events import Event
+else:
+    Protocol = object
 
-ProgressMode = Literal["auto", "plain", "tty", "rawjson", "quiet"]
+ProgressMode: TypeAlias = 'Literal["auto", "plain", "tty", "rawjson", "quiet"]'
 """The values of `--progress`; `auto` is `tty` where standard error is a terminal, else `plain`."""
 
-PROGRESS_MODES: tuple[str, ...] = get_args(ProgressMode)
+PROGRESS_MODES: tuple[ProgressMode, ...] = ("auto", "plain", "tty", "rawjson", "quiet")
 _SYNONYMS = {"none": "quiet"}
 
 
@@ -26,15 +29,12 @@ class Renderer(Protocol):
 
     def sink(self, event: Event) -> None:
         """Take one event; from any thread, before or after `start`. Never raises for a stream that is closed."""
-        ...
 
     def start(self) -> None:
         """Begin to refresh by a thread of its own, where the renderer has one. Idempotent."""
-        ...
 
     def pause(self) -> None:
         """End that thread before a fork; `start` goes on in either process. Idempotent."""
-        ...
 
     def close(self, error: BaseException | None = None) -> None:
         """Write what is left, end the thread, give the terminal back. Idempotent.
@@ -43,7 +43,6 @@ class Renderer(Protocol):
             error: what ended the work early; steps that were still running are shown as canceled. Its text is not
                 written: that is `report`'s work.
         """
-        ...
 
 
 class QuietRenderer:

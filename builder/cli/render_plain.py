@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, TextIO, assert_never
 
 from builder.cli.lines import LineAssembler, escape_line
-from builder.cli.units import format_transfer
 from builder.events import Event, VertexCompleted, VertexLog, VertexStarted, VertexStatus, Warned
 from registry.value import field, mutable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TextIO
 
 PATIENCE = 2.0
 """Seconds a line of a step in the background waits at most."""
@@ -141,6 +141,8 @@ class PlainRenderer:
                     vertex = self._vertex(event.vertex, event.time)
                     self._add(vertex, [f"WARN: {escape_line(event.message)}"])
             case _:
+                from typing import assert_never  # noqa: PLC0415  (only type checkers come here)
+
                 assert_never(event)
 
     def _start_vertex(self, key: str, name: str, now: float) -> None:
@@ -266,10 +268,12 @@ def _status_lines(vertex: _Vertex, event: VertexStatus) -> list[str]:
         return []
     part.shown, part.completed = event.time, event.completed
     text = escape_line(event.id)
-    if event.total:
-        text += f" {format_transfer(event.current)} / {format_transfer(event.total)}"
-    elif event.current:
+    if event.total or event.current:
+        from builder.cli.units import format_transfer  # noqa: PLC0415  (a build that is cached transfers nothing)
+
         text += f" {format_transfer(event.current)}"
+        if event.total:
+            text += f" / {format_transfer(event.total)}"
     elapsed = event.time - part.started
     if elapsed > 0.01:
         text += f" {elapsed:.1f}s"

@@ -11,11 +11,11 @@ which of several things it is about, and stand before its message.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from builder.cli.lines import decode_line, escape_controls, escape_line
 from builder.errors import StepFailedError, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from builder.cli.arguments import Container, Parser, add_insecure, add_isolation, add_list, add_progress
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Final
 
 
 def _run_parser() -> Parser:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Final
 
 FREE_SHARE: Final = 0.2
 """How much of a disk builds leave free by default. Source: BuildKit's minFreeSpace."""

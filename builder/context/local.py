@@ -11,15 +11,19 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from builder.context.root import SourceRoot
 from builder.errors import ContextError
 from builder.source import SourceFile, Span
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from builder.context.ignore import IgnoreRules
     from builder.context.select import Selection
+else:
+    Protocol = object
 
 DEFAULT_NAMES = ("Dockerfile", "dockerfile")
 IGNORE_NAME = ".dockerignore"
@@ -40,7 +44,6 @@ class Context(Protocol):
         Raises:
             ContextError: one does not exist, or is a wrong pattern.
         """
-        ...
 
 
 class Selections:

@@ -6,10 +6,9 @@ Apart, and light, since every build has one and those that copy nothing look at 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from registry.value import field, frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.context.ignore import IgnoreRules
     from runtime.ownership import Owners

@@ -7,12 +7,12 @@ is none ends them; the same text further down is a plain comment.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from builder.errors import DockerfileError
 from builder.source import Span
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.source import SourceFile
 

@@ -6,12 +6,12 @@ A *flag* is a word `--name` or `--name=value` between the keyword and the rest o
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 from builder.dockerfile.parser import Word, shorten
 from builder.errors import DockerfileError
 from registry.value import field, frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

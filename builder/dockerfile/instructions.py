@@ -10,7 +10,6 @@ A *command line* is in shell form (one text for a shell) or in exec form (the wo
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, TypeVar
 
 from builder.dockerfile.flags import parse_flags
 from builder.dockerfile.parser import (
@@ -26,23 +25,26 @@ from builder.errors import DockerfileError
 from builder.source import SourceFile, Span
 from registry.value import field, frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal, TypeAlias, TypeVar
 
     from builder.dockerfile.directives import Directives
     from builder.dockerfile.flags import Flags
     from builder.dockerfile.mounts import Device, MountFlag
     from builder.dockerfile.parser import Heredoc, Node
 
-RunNetwork = Literal["default", "none", "host"]
+    _Choice = TypeVar("_Choice", bound=str)
+
+RunNetwork: TypeAlias = 'Literal["default", "none", "host"]'
 """Values of `RUN --network`."""
 
-RunSecurity = Literal["sandbox", "insecure"]
+RunSecurity: TypeAlias = 'Literal["sandbox", "insecure"]'
 """Values of `RUN --security`."""
 
 _NETWORKS: tuple[RunNetwork, ...] = ("default", "none", "host")
 _SECURITIES: tuple[RunSecurity, ...] = ("sandbox", "insecure")
-_Choice = TypeVar("_Choice", bound=str)
 
 _STAGE_NAME = r"[a-z][a-z0-9_.-]*+"
 _LEGACY_SPLIT = r"[ \t\v\f\r]++"

@@ -15,13 +15,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from builder.dockerfile.directives import BYTE_ORDER_MARK, parse_directives
 from builder.errors import DockerfileError
 from builder.source import Span
 from registry.value import field, frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.dockerfile.directives import Directives
     from builder.source import SourceFile

@@ -11,13 +11,12 @@ Source: moby/buildkit, frontend/dockerfile/linter and docs/rules; Dockerfile ref
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.dockerfile import instructions as dockerfile
 from builder.dockerfile.parser import shorten, split_words
 from builder.errors import DockerfileError
 from registry.value import frozen, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 

@@ -5,8 +5,6 @@ A *stage* goes from one FROM to the next. ARG before the first FROM is *global*:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.dockerfile.directives import check_syntax, parse_directives
 from builder.dockerfile.instructions import Arg, From, Instruction, parse_instruction
 from builder.dockerfile.parser import parse_nodes, shorten
@@ -14,6 +12,7 @@ from builder.errors import DockerfileError, UsageError
 from builder.source import Span
 from registry.value import field, frozen, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.dockerfile.directives import Directives
     from builder.source import SourceFile

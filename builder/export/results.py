@@ -5,8 +5,6 @@ Images of one form are made once. The platforms of a build become one index, or 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.cache.state import Record
 from builder.errors import UsageError
 from builder.image.assemble import Layer, assemble_image, layer_descriptor
@@ -17,6 +15,7 @@ from builder.request import Output, OutputType
 from registry.oci.media_types import is_nondistributable, layer_compression
 from registry.value import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager

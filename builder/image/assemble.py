@@ -7,9 +7,7 @@ Source: image-spec, config.md and manifest.md; the times of history entries foll
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
 
-from builder.cache.inline import drop_inline_cache
 from registry.content.image import Image
 from registry.oci.descriptor import Descriptor
 from registry.oci.image_config import History
@@ -26,8 +24,10 @@ from registry.oci.media_types import (
 )
 from registry.value import frozen, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from builder.plan.graph import HistoryDraft, Plan
     from registry.content.local import LocalBlobStore
@@ -79,13 +79,18 @@ def assemble_image(
         epoch: RFC 3339 time that stands for the present in new history entries, or None.
         cache: fields of the config that are a cache; one of the base is left out.
     """
+    extra = plan.config.extra
+    if extra:
+        from builder.cache.inline import drop_inline_cache  # noqa: PLC0415  most bases have none
+
+        extra = drop_inline_cache(extra)
     history = _history(plan, layers, made, epoch)
     config = replace(
         plan.config,
         created=epoch or (history[-1].created if history else None),
         diff_ids=tuple(layer.diff_id for layer in layers),
         history=history,
-        extra={**drop_inline_cache(plan.config.extra), **cache},
+        extra={**extra, **cache},
     )
     stored = blobs.put(config.to_bytes())
     manifest = Manifest(

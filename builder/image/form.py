@@ -6,7 +6,6 @@ Source: spec, sections 2.4, 2.5 and 3.3; BuildKit, `exporter/containerimage/opts
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, cast
 
 from builder.errors import UsageError
 from builder.request import Annotation, AnnotationLevel, OutputType
@@ -14,11 +13,14 @@ from registry.content.compression import Compression
 from registry.oci.platform import parse_platform
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from builder.request import BuildRequest, Output
     from registry.oci.platform import Platform
 
-ANNOTATION_LEVELS: Final = ("manifest", "index", "manifest-descriptor", "index-descriptor")
+ANNOTATION_LEVELS: tuple[AnnotationLevel, ...] = ("manifest", "index", "manifest-descriptor", "index-descriptor")
 """The levels of annotations as they are spelled."""
 
 CREATED_ANNOTATION: Final = "org.opencontainers.image.created"
@@ -183,9 +185,10 @@ def _parse_output_annotation(key: str, value: str) -> Annotation:
 
 
 def _level(text: str, whole: str) -> AnnotationLevel:
-    if text not in ANNOTATION_LEVELS:
-        raise UsageError(f"unknown level of an annotation, {text}: `{whole}`", hint=_levels_hint())
-    return cast("AnnotationLevel", text)  # it is one of the literals
+    for level in ANNOTATION_LEVELS:
+        if level == text:
+            return level
+    raise UsageError(f"unknown level of an annotation, {text}: `{whole}`", hint=_levels_hint())
 
 
 def _levels_hint() -> str:

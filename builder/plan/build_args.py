@@ -5,8 +5,7 @@ Source: Dockerfile reference, ARG; BuildKit, `dockerfile2llb/convert.go` (metaAr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 

@@ -8,13 +8,13 @@ Source: moby/buildkit, frontend/dockerfile/dockerfile2llb/convert.go (report… 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from builder.dockerfile.words import expand
 from builder.errors import DockerfileError
 from registry.errors import RegistryError
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 

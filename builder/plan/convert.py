@@ -12,7 +12,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, assert_never
 
 from builder.dockerfile import instructions as dockerfile
 from builder.dockerfile.parser import shorten
@@ -45,6 +44,7 @@ from registry.oci.platform import Platform, parse_platform
 from registry.oci.reference import Reference, parse_reference
 from registry.value import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.context.named import NamedContext, NamedContexts
     from builder.context.remote import RemoteSource
@@ -377,6 +377,8 @@ class _Converter:
             case dockerfile.From():
                 raise DockerfileError("FROM is not allowed here", span=instruction.span)
             case _:
+                from typing import assert_never  # noqa: PLC0415  (only type checkers come here)
+
                 assert_never(instruction)
         if scope.unset:
             declared = [name for name, _ in state.build_args]

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Final
 
 from builder.dockerfile import instructions as dockerfile
 from builder.errors import UsageError
 from builder.plan.image_state import SCRATCH
 from builder.plan.scope import Scope
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Final
 
     from builder.context.named import NamedContexts
     from builder.context.remote import RemoteSource

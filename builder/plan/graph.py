@@ -7,11 +7,10 @@ A vertex that makes a file system has a *parent*, the vertex whose file system i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.cache.key import Ingredient, derive_key
 from registry.value import field, frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 

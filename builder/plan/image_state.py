@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.plan.graph import HistoryDraft, Vertex
 from registry.oci.image_config import History, ImageConfig
 from registry.value import field, mutable, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from registry.content.image import Image
     from registry.oci.platform import Platform

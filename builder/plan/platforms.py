@@ -5,13 +5,12 @@ Source: spec, section 1.19; BuildKit, `frontend/dockerfile/builder/build.go`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.plan.check_values import NO_CHECKS, PlanChecks
 from builder.plan.convert import convert
 from builder.plan.graph import Plan, Vertex, list_vertices
 from registry.value import frozen, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.dockerfile.instructions import InlineFile
 from builder.dockerfile.words import Expansion, expand, expand_heredoc
 from builder.errors import DockerfileError
 from registry.value import field, mutable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -15,7 +15,6 @@ import contextlib
 import os
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from builder.cache.turns import Turns
 from builder.errors import BaseImageError, StoreError, WrongLayerError
@@ -27,10 +26,12 @@ from registry.oci.digest import Digest, digest_hex
 from registry.oci.media_types import layer_compression
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+    from typing import BinaryIO, TypeVar
 
     from builder.errors import BuildError
     from builder.image.layer_index import IndexTree
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from runtime.layers.entry import Entry
     from runtime.snapshots.snapshotter import Active, Snapshotter
 
-_Read = TypeVar("_Read")
+    _Read = TypeVar("_Read")
 
 FileSystem = tuple[Layer, ...]
 """The layers of a file system, base first; the empty tuple is the empty one."""
@@ -286,7 +287,7 @@ class FileSystems:
         else:
             tar = verified_tar(blob, descriptor, diff_id)
         with ReadAhead(tar) as stream:
-            yield cast("BinaryIO", stream)  # readers of archives only call `read`
+            yield stream  # type: ignore[misc]  # readers of archives only call `read`
             while stream.read(READ_SIZE):
                 pass  # the digests are only known to be right at the end
         if claim is not None:

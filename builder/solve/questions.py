@@ -5,12 +5,11 @@ Small, because every build needs it: the keys are kept for the next one (`builde
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.cache.past import PastStep
 from builder.plan.graph import BaseImage, EmptyFileSystem
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypeVar
 
 from builder.cache.key import Ingredient, derive_key
 from builder.cache.state import Record
@@ -26,8 +25,10 @@ from builder.solve.filesystem import FileSystem, FileSystems, snapshot_name
 from builder.solve.questions import Question, list_stages
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import TypeVar
 
     from builder.cache.document import CachedLayer
     from builder.cache.past import PastStep
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from registry.oci.digest import Digest
     from runtime.zygote import Zygote
 
-_Done = TypeVar("_Done")
+    _Done = TypeVar("_Done")
 
 
 @frozen(kw_only=False)

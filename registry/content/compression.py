@@ -6,12 +6,13 @@ command line needs of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
-
 from registry.errors import CompressionInvalidError
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from registry.oci.media_types import CompressionKind
 
 DEFAULT_LEVELS: Final[dict[CompressionKind, int]] = {"gzip": 2, "zstd": 3, "uncompressed": 0}
@@ -47,4 +48,4 @@ class Compression:
         if level is not None and not (level.isascii() and level.isdigit() and len(level) < 3):
             raise CompressionInvalidError(f"{kind} level {level}", hint="a level is a number like 6")
         # The constructor refuses kinds that are not among the literals.
-        return cls(cast("CompressionKind", kind), None if level is None else int(level))
+        return cls(kind, None if level is None else int(level))  # type: ignore[arg-type]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
-
 from registry.errors import (
     BlobMissingError,
     ManifestInvalidError,
@@ -17,8 +15,10 @@ from registry.oci.media_types import is_config, is_index, is_layer, is_manifest
 from registry.oci.platform import Platform, best_match, host_platform
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import BinaryIO, Final
 
     from registry.content.store import BlobStore
     from registry.oci.digest import Digest
@@ -234,4 +234,4 @@ def verified_tar(blob: BinaryIO, layer: Descriptor, diff_id: Digest) -> BinaryIO
 
     tar = open_layer(blob, media_type=layer.media_type)
     # A RawIOBase has every method of BinaryIO that a reader may call; typeshed does not relate the two.
-    return cast("BinaryIO", VerifyingReader(tar, diff_id, subject=f"tar of layer {layer.digest}"))
+    return VerifyingReader(tar, diff_id, subject=f"tar of layer {layer.digest}")  # type: ignore[return-value]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
 
 from registry.content.paths import NO_SPACE, index_file, layout_file, lock_file
 from registry.errors import (
@@ -29,9 +28,11 @@ from registry.oci.media_types import OCI_INDEX
 from registry.oci.reference import Reference, parse_reference
 from registry.value import frozen, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any, Final
 
     from registry.oci.digest import Digest
 

@@ -12,7 +12,6 @@ import contextlib
 import os
 import stat
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from registry.content.paths import NO_SPACE, blob_file, blobs_directory
 from registry.content.store import BlobInfo
@@ -29,10 +28,12 @@ from registry.errors import (
 from registry.hashing import new_hash
 from registry.oci.digest import HEX_LENGTHS, Digest, digest_algorithm, digest_of, parse_digest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
+    from typing import BinaryIO, Self
 
     from registry.content.growing import GrowingBlob
     from registry.content.store import Hold
@@ -117,9 +118,10 @@ class LocalBlobStore:
         from registry.content.verify import VerifyingReader  # noqa: PLC0415  documents are read without it
 
         blame = partial(self._remove_damaged, digest) if self._removes_damaged else None
-        reader = VerifyingReader(self.open(digest), digest, size=size, subject=f"blob {digest}", blame=blame)
         # A RawIOBase has every method of BinaryIO that a reader may call; typeshed does not relate the two.
-        return cast("BinaryIO", reader)
+        return VerifyingReader(  # type: ignore[return-value]
+            self.open(digest), digest, size=size, subject=f"blob {digest}", blame=blame
+        )
 
     def read_bytes(self, digest: Digest, *, limit: int) -> bytes:
         """Return a whole blob, verified.

@@ -15,12 +15,13 @@ Source: image-spec, image-layout.md.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Final
 
 from registry.oci.digest import Digest, digest_algorithm, digest_hex, parse_digest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Final
 
 
 _BLOBS: Final = "blobs"

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
+    from typing import BinaryIO, Protocol, Self
 
     from registry.content.growing import GrowingBlob
     from registry.oci.digest import Digest
+else:
+    Protocol = object
 
 
 @frozen(kw_only=False)
@@ -43,11 +46,9 @@ class BlobWriter(Protocol):
         Raises:
             StoreFullError: no space or quota is left.
         """
-        ...
 
     def follow(self) -> GrowingBlob:
         """Have the bytes read while they are written. By the thread that writes, before it does."""
-        ...
 
     def commit(self, expected: Digest | None = None, size: int | None = None) -> BlobInfo:
         """Make the written bytes visible under their digest and close the writer, also on error.
@@ -61,11 +62,9 @@ class BlobWriter(Protocol):
 
         Source: image-spec, descriptor.md, section Verification.
         """
-        ...
 
     def abort(self) -> None:
         """Forget the written bytes. Idempotent, and without effect after `commit`."""
-        ...
 
     def __enter__(self) -> Self: ...
 
@@ -82,7 +81,6 @@ class BlobStore(Protocol):
 
         Who asks is taken to want it.
         """
-        ...
 
     def size(self, digest: Digest) -> int:
         """Return the length of a blob.
@@ -90,7 +88,6 @@ class BlobStore(Protocol):
         Raises:
             BlobMissingError: it is not there.
         """
-        ...
 
     def open(self, digest: Digest) -> BinaryIO:
         """Open a blob for reading, unverified; the caller closes it.
@@ -98,7 +95,6 @@ class BlobStore(Protocol):
         Raises:
             BlobMissingError: it is not there.
         """
-        ...
 
     def open_verified(self, digest: Digest, *, size: int | None = None) -> BinaryIO:
         """Open a blob for reading; the read that meets its end checks digest and, if given, *size*.
@@ -106,7 +102,6 @@ class BlobStore(Protocol):
         Raises:
             BlobMissingError: it is not there. The reader raises DigestMismatchError and SizeMismatchError.
         """
-        ...
 
     def read_bytes(self, digest: Digest, *, limit: int) -> bytes:
         """Return a whole blob, verified.
@@ -116,20 +111,15 @@ class BlobStore(Protocol):
             BlobTooLargeError: it is longer than *limit*.
             DigestMismatchError: it is damaged.
         """
-        ...
 
     def writer(self) -> BlobWriter:
         """Start a blob whose digest is not known yet."""
-        ...
 
     def put(self, data: bytes) -> BlobInfo:
         """Store *data* under its sha256 digest. Idempotent."""
-        ...
 
     def delete(self, digest: Digest) -> None:
         """Remove a blob; nothing happens if it is not there. Open readers keep their bytes."""
-        ...
 
     def walk(self) -> Iterator[BlobInfo]:
         """Yield every blob, in no order; those that come or go meanwhile may be missed."""
-        ...

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from codecs import BOM_UTF8
-from typing import TYPE_CHECKING, Any, Final
 
 from registry.errors import DigestInvalidError, ManifestInvalidError
 from registry.oci.digest import Digest, parse_digest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any, Final
 
 MAX_DEPTH: Final = 100
 """Deepest nesting that is read; nothing real goes beyond 10, and writers recurse once per level."""

@@ -8,10 +8,10 @@ Source: image-spec, config.md, section Layer ChainID.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 from registry.oci.digest import Digest, digest_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -5,14 +5,14 @@ Source: image-spec, descriptor.md; image-index.md for *platform*.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from registry.oci.canonical_json import Fields, set_present
 from registry.oci.platform import Platform
 from registry.value import field, frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from registry.oci.digest import Digest
 

@@ -8,12 +8,17 @@ Source: image-spec, descriptor.md, section Digests.
 from __future__ import annotations
 
 import re
-from typing import Final, NewType
 
 from registry.errors import DigestInvalidError
 from registry.hashing import new_hash
 
-Digest = NewType("Digest", str)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, NewType
+
+    Digest = NewType("Digest", str)
+else:
+    Digest = str
 """Checked text of a digest. Only `parse_digest` and `digest_of` make one, so it is safe as a part of a path."""
 
 HEX_LENGTHS: Final = {"sha256": 64, "sha512": 128}

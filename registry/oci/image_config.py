@@ -11,14 +11,14 @@ Source: image-spec, config.md; docker-image-spec, spec/v1.3 for Healthcheck, OnB
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from registry.oci.canonical_json import Fields, decode_json, encode_json, set_present
 from registry.oci.platform import Platform
 from registry.value import field, frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from registry.oci.digest import Digest
 

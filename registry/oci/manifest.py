@@ -9,16 +9,16 @@ Source: image-spec, manifest.md and image-index.md; CVE-2021-41190 for documents
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
-
 from registry.errors import ManifestInvalidError
 from registry.oci.canonical_json import Fields, decode_json, encode_json
 from registry.oci.descriptor import Descriptor
 from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST, is_index, is_manifest, is_schema_1
 from registry.value import field, frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any, Final
 
 MAX_DOCUMENT_SIZE: Final = 4 * 1024 * 1024
 """Longest manifest, index or config that is read, in bytes. Source: distribution-spec, Pushing Manifests."""

@@ -8,7 +8,10 @@ Source: image-spec, media-types.md; Docker image manifest version 2, schema 2.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Literal, TypeAlias
+
 
 OCI_LAYOUT_HEADER: Final = "application/vnd.oci.layout.header.v1+json"
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
@@ -34,7 +37,7 @@ DOCKER_LAYER_FOREIGN_GZIP: Final = "application/vnd.docker.image.rootfs.foreign.
 DOCKER_MANIFEST_SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+json"
 DOCKER_MANIFEST_SCHEMA_1_SIGNED: Final = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
-CompressionKind = Literal["gzip", "zstd", "uncompressed"]
+CompressionKind: TypeAlias = 'Literal["gzip", "zstd", "uncompressed"]'
 """How the tar of a layer is stored."""
 
 _INDEXES: Final = frozenset({OCI_INDEX, DOCKER_MANIFEST_LIST})

@@ -10,11 +10,14 @@ Source: github.com/distribution/reference, reference.go (grammar), normalize.go 
 from __future__ import annotations
 
 import re
-from typing import Final
 
 from registry.errors import DigestInvalidError, ReferenceInvalidError
 from registry.oci.digest import Digest, parse_digest
 from registry.value import frozen, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 DEFAULT_REGISTRY: Final = "docker.io"
 """The registry of short names. Its host for requests is another one, which is the client's affair."""

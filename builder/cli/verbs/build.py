@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from functools import partial
-from typing import TYPE_CHECKING
 
 from builder.cli.build_request import parse_build
 from builder.cli.collecting import Collecting
@@ -19,6 +18,7 @@ from builder.pipeline import Build, BuildResult
 from builder.store import Store
 from registry.content.image import Image
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable

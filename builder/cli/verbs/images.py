@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from builder.cli.find_image import Images, image_size, open_images, short_id
 from builder.cli.table import format_table
@@ -15,6 +14,7 @@ from registry.errors import ReferenceInvalidError, RegistryError
 from registry.oci.reference import Reference, parse_reference
 from registry.value import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
