@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.dockerfile.words import MAX_NESTING, expand, expand_heredoc
+from builder.dockerfile.lexer import MAX_NESTING
+from builder.dockerfile.words import expand, expand_heredoc
 from builder.errors import DockerfileError
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from isal import isal_zlib
 from registry.content.compression import MAX_LEVELS, Compression
 from registry.content.layer_sink import BLOCK_SIZES, LayerBlob, LayerSink, recompress
 from registry.content.layer_stream import open_archive, open_layer
-from registry.content.local import LocalBlobStore, LocalBlobWriter
+from registry.content.local import LocalBlobStore
+from registry.content.local_writer import LocalBlobWriter
 from registry.errors import (
     BlobMissingError,
     CompressionInvalidError,

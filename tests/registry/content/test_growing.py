@@ -17,7 +17,8 @@ from tests.fakes.random_image import make_store
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from registry.content.local import LocalBlobStore, LocalBlobWriter
+    from registry.content.local import LocalBlobStore
+    from registry.content.local_writer import LocalBlobWriter
 
 
 @pytest.fixture
