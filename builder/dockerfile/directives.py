@@ -24,7 +24,7 @@ SYNTAX_ARG = "BUILDKIT_SYNTAX"
 _BUILT_IN = r"(?i:(?:[^/@]+/)*docker/dockerfile(?:-upstream)?(?:[:@].*)?)"
 
 _KEYS = frozenset({"syntax", "escape", "check"})
-_KEY = re.compile(r"\s*+([a-zA-Z][a-zA-Z0-9]*+)\s*+=\s*+")
+_KEY = r"\s*+([a-zA-Z][a-zA-Z0-9]*+)\s*+=\s*+"
 
 
 @frozen
@@ -88,7 +88,7 @@ def _read(source: SourceFile, comment: str, values: dict[str, str]) -> int:
         if number == 1 and line.startswith("#!"):
             continue
         stripped = line.lstrip()
-        match = _KEY.match(stripped, len(comment)) if stripped.startswith(comment) else None
+        match = re.compile(_KEY).match(stripped, len(comment)) if stripped.startswith(comment) else None
         value = stripped[match.end() :].rstrip() if match else ""
         key = match[1].lower() if match else ""
         if key not in _KEYS or not value:

@@ -370,13 +370,12 @@ def _cut_continuation(text: str, escape: str) -> tuple[str, bool]:
 def _cut_flags(line: LogicalLine, position: int) -> tuple[tuple[Word, ...], int]:
     """Return the flags from *position* on and the offset of what follows them."""
     text, flags = line.text, list[Word]()
-    pattern = _flag_token(line.escape)
     while True:
         position = _end_of_blanks(text, position)
         if not text.startswith("--", position):
             return tuple(flags), position
         start, parts = position, []
-        while match := pattern.match(text, position):
+        while match := _flag_token(line.escape).match(text, position):
             position = match.end()
             plain, escaped, single, double = match.groups()
             if plain is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 
 from registry.value import field, frozen
 
@@ -67,7 +66,7 @@ def expand(
         DockerfileError: a substitution or a quote has no end, a modifier is unknown, or `?` demands a value. It has
             no span: only the caller knows where the word stands.
     """
-    if not _special(escape).search(text):
+    if not ("$" in text or "'" in text or '"' in text or escape in text):
         return Expansion(text=text, _fragments=(Fragment(text, splits=True),))
     from builder.dockerfile.lexer import Lexer  # noqa: PLC0415  most words are plain
 
@@ -88,8 +87,3 @@ def expand_heredoc(text: str, lookup: Lookup) -> Expansion:
     from builder.dockerfile.lexer import Lexer  # noqa: PLC0415  as above
 
     return Lexer(text, lookup, "\\", keep_quotes=False, keep_unset=False, quotes=False).run()
-
-
-@lru_cache(maxsize=4)
-def _special(escape: str) -> re.Pattern[str]:
-    return re.compile(rf"['\"${re.escape(escape)}]")

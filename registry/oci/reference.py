@@ -32,7 +32,7 @@ _DOMAIN_PART: Final = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _REGISTRY = re.compile(rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
 _REPOSITORY_PART = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_IDENTIFIER = re.compile(r"[a-f0-9]{64}")
+_IDENTIFIER: Final = r"[a-f0-9]{64}"
 
 
 @frozen(kw_only=False)
@@ -61,7 +61,7 @@ class Reference:
         if self.registry != DEFAULT_REGISTRY:
             return f"{self.registry}/{self.repository}"
         first, slash, rest = self.repository.partition("/")
-        if first == DEFAULT_NAMESPACE and rest and "/" not in rest and not _IDENTIFIER.fullmatch(rest):
+        if first == DEFAULT_NAMESPACE and rest and "/" not in rest and not re.fullmatch(_IDENTIFIER, rest):
             return rest
         if not slash or _is_registry(first):
             return f"{self.registry}/{self.repository}"
@@ -96,7 +96,7 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
     """
     if not text:
         raise ReferenceInvalidError(text, "it is empty", hint="write it like name:tag")
-    if _IDENTIFIER.fullmatch(text):
+    if re.fullmatch(_IDENTIFIER, text):
         raise ReferenceInvalidError(text, "64 hex digits are an image id", hint=f"write it like name@sha256:{text}")
     if "://" in text:
         raise ReferenceInvalidError(text, "it is a URL", hint=f"did you mean `{text.partition('://')[2]}`?")
