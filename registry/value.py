@@ -35,7 +35,7 @@ _set: Final = object.__setattr__
 class _Field:
     """What is known of a field."""
 
-    __slots__ = ("compare", "default", "factory", "init", "name", "repr")
+    __slots__ = ("compare", "default", "factory", "init", "repr")
 
     def __init__(
         self,
@@ -46,12 +46,15 @@ class _Field:
         repr: bool = True,  # noqa: A002  as below
         compare: bool = True,
     ) -> None:
-        self.name = ""
         self.default = default
         self.factory = factory
         self.init = init
         self.repr = repr
         self.compare = compare
+
+
+_PLAIN: Final = _Field()
+"""What is known of a field of which no more than its name is said."""
 
 
 def field(
@@ -113,7 +116,7 @@ def mutable(cls: type[_T] | None = None, /, *, kw_only: bool = True) -> type[_T]
 
 def replace(one: _T, /, **changes: Any) -> _T:
     """Return a value like *one* in which some fields are others."""
-    given = {each.name: getattr(one, each.name) for each in _fields_of(type(one)) if each.init}
+    given = {name: getattr(one, name) for name, each in _fields_of(type(one)).items() if each.init}
     return type(one)(**(given | changes))
 
 
@@ -137,44 +140,44 @@ def _make(cls: type[_T], *, is_frozen: bool, kw_only: bool, eq: bool = True) -> 
     return cls
 
 
-def _fields_of(cls: Any) -> tuple[_Field, ...]:
-    found: tuple[_Field, ...] | None = getattr(cls, _FIELDS)
+def _fields_of(cls: Any) -> dict[str, _Field]:
+    found: dict[str, _Field] | None = getattr(cls, _FIELDS)
     if found is not None:
         return found
     given = vars(cls)
-    inherited = {
-        each.name: each for base in reversed(cls.__mro__[1:]) if _FIELDS in vars(base) for each in _fields_of(base)
-    }
-    own: dict[str, _Field] = {}
-    for name, annotation in given.get("__annotations__", {}).items():
-        if not str(annotation).startswith("ClassVar"):
-            default = given.get(name, _NOTHING)
-            own[name] = default if isinstance(default, _Field) else _Field(default)
-            own[name].name = name
+    fields: dict[str, _Field] = {}
+    for base in reversed(cls.__mro__[1:]):
+        if _FIELDS in vars(base):
+            fields |= _fields_of(base)
+    own = [name for name, kind in given.get("__annotations__", {}).items() if not str(kind).startswith("ClassVar")]
+    defaults = [name for name in own if name in given]
+    fields |= dict.fromkeys(own, _PLAIN)
+    for name in defaults:
+        default = given.get(name)
+        fields[name] = default if isinstance(default, _Field) else _Field(default)
     if getattr(cls, _FIELDS) is not None:  # another thread was quicker, and may have taken defaults away already
         return _fields_of(cls)
-    fields = tuple((inherited | own).values())
-    compared = [each.name for each in fields if each.compare]
-    key = attrgetter(*compared) if compared else staticmethod(lambda _: ())
-    cls._value_key = key
+    compared = [name for name, each in fields.items() if each.compare]
+    cls._value_key = attrgetter(*compared) if compared else staticmethod(lambda _: ())
     setattr(cls, _FIELDS, fields)
-    for name in [name for name in own if name in given]:
+    for name in defaults:
         delattr(cls, name)
     return fields
 
 
-def _make_init(cls: type[Any], fields: tuple[_Field, ...], *, kw_only: bool) -> Callable[..., None]:
-    names = tuple(each.name for each in fields if each.init)
+def _make_init(cls: type[Any], fields: dict[str, _Field], *, kw_only: bool) -> Callable[..., None]:
+    names = tuple([name for name, each in fields.items() if each.init])
     expected = set(names)
-    rest = tuple(each for each in fields if not each.init and (each.default is not _NOTHING or each.factory))
-    defaults = {each.name: each.default for each in fields if each.init and each.default is not _NOTHING}
-    factories = {each.name: each.factory for each in fields if each.init and each.factory is not None}
+    special = [(name, each) for name, each in fields.items() if each is not _PLAIN]
+    rest = [(name, each) for name, each in special if not each.init and (each.default is not _NOTHING or each.factory)]
+    defaults = {name: each.default for name, each in special if each.init and each.default is not _NOTHING}
+    factories = {name: each.factory for name, each in special if each.init and each.factory is not None}
     has_more = bool(rest) or hasattr(cls, "__post_init__")
     count = len(names)
 
     def finish(self: Any) -> None:
-        for each in rest:
-            _set(self, each.name, each.factory() if each.factory else each.default)
+        for name, each in rest:
+            _set(self, name, each.factory() if each.factory else each.default)
         if hasattr(self, "__post_init__"):
             self.__post_init__()
 
@@ -211,7 +214,8 @@ def _wrong_fields(self: Any, expected: set[str], given: dict[str, Any]) -> TypeE
 
 
 def _repr(self: Any) -> str:
-    shown = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in _fields_of(type(self)) if each.repr)
+    fields = _fields_of(type(self)).items()
+    shown = ", ".join(f"{name}={getattr(self, name)!r}" for name, each in fields if each.repr)
     return f"{type(self).__qualname__}({shown})"
 
 
@@ -226,7 +230,7 @@ def _hash(self: Any) -> int:
 
 
 def _set_field(self: Any, name: str, value: Any) -> None:
-    if name not in vars(self) and all(each.name != name for each in _fields_of(type(self))):
+    if name not in vars(self) and name not in _fields_of(type(self)):
         raise AttributeError(f"{type(self).__name__} has no field: {name}")
     _set(self, name, value)
 

@@ -73,6 +73,7 @@ class PlainRenderer:
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
         self._vertices: dict[str, _Vertex] = {}
+        self._open: dict[int, _Vertex] = {}
         self._current: _Vertex | None = None
         self._first = True
         self._warnings: list[Warned] = []
@@ -108,11 +109,10 @@ class PlainRenderer:
         with self._changed:
             if self._closed:
                 return
-            for vertex in self._vertices.values():
-                if not vertex.completed:
-                    self._finish_streams(vertex)
-                    if error is not None:
-                        self._complete(vertex, "CANCELED")
+            for vertex in list(self._open.values()):
+                self._finish_streams(vertex)
+                if error is not None:
+                    self._complete(vertex, "CANCELED")
             self._write_waiting(patience=0.0)
             self._write_warnings()
             self._closed = True
@@ -151,7 +151,7 @@ class PlainRenderer:
             known.name = escape_line(name)
             return
         vertex = _Vertex(len(self._vertices) + 1, escape_line(name), now, now)
-        self._vertices[key] = vertex
+        self._vertices[key] = self._open[vertex.number] = vertex
         if self._current is None:
             self._show(vertex)
 
@@ -188,8 +188,9 @@ class PlainRenderer:
         vertex.lines.append(outcome)
         self._show(vertex)
         self._current = None
-        others = [other for other in self._vertices.values() if other.lines or not other.completed]
-        if others:
+        del self._open[vertex.number]
+        if self._open:
+            others = self._open.values()
             self._show(min(others, key=lambda other: (not other.lines, other.waiting, other.number)))
 
     def _show(self, vertex: _Vertex) -> None:
@@ -211,7 +212,7 @@ class PlainRenderer:
     def _write_waiting(self, *, patience: float) -> None:
         """Write the lines of vertices that have waited for *patience* seconds, the oldest first."""
         now = self._clock()
-        waiting = [vertex for vertex in self._vertices.values() if vertex.lines and now - vertex.waiting >= patience]
+        waiting = [vertex for vertex in self._open.values() if vertex.lines and now - vertex.waiting >= patience]
         for vertex in sorted(waiting, key=lambda vertex: vertex.waiting):
             self._show(vertex)
 

@@ -29,10 +29,9 @@ MAX_REPOSITORY_LENGTH: Final = 255
 
 _REGISTRY_ALIASES: Final = {"index.docker.io": DEFAULT_REGISTRY}
 _DOMAIN_PART: Final = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-_REGISTRY = re.compile(rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
-_REPOSITORY_PART = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_IDENTIFIER: Final = r"[a-f0-9]{64}"
+_REGISTRY: Final = rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+_REPOSITORY_PART: Final = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 
 
 @frozen(kw_only=False)
@@ -61,7 +60,7 @@ class Reference:
         if self.registry != DEFAULT_REGISTRY:
             return f"{self.registry}/{self.repository}"
         first, slash, rest = self.repository.partition("/")
-        if first == DEFAULT_NAMESPACE and rest and "/" not in rest and not re.fullmatch(_IDENTIFIER, rest):
+        if first == DEFAULT_NAMESPACE and rest and "/" not in rest and not _is_identifier(rest):
             return rest
         if not slash or _is_registry(first):
             return f"{self.registry}/{self.repository}"
@@ -96,7 +95,7 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
     """
     if not text:
         raise ReferenceInvalidError(text, "it is empty", hint="write it like name:tag")
-    if re.fullmatch(_IDENTIFIER, text):
+    if _is_identifier(text):
         raise ReferenceInvalidError(text, "64 hex digits are an image id", hint=f"write it like name@sha256:{text}")
     if "://" in text:
         raise ReferenceInvalidError(text, "it is a URL", hint=f"did you mean `{text.partition('://')[2]}`?")
@@ -151,7 +150,7 @@ def _check_tag(tag: str, *, text: str) -> str:
         raise ReferenceInvalidError(text, "the tag after the colon is empty")
     if len(tag) > 128:
         raise ReferenceInvalidError(text, f"a tag has at most 128 characters, not {len(tag)}")
-    if not _TAG.fullmatch(tag):
+    if not _is_plain(tag) and not re.fullmatch(_TAG, tag):
         suggestion = re.sub(r"[^A-Za-z0-9_.-]+", "-", tag).lstrip(".-")
         hint = f"did you mean the tag `{suggestion}`?" if suggestion else None
         raise ReferenceInvalidError(
@@ -161,7 +160,7 @@ def _check_tag(tag: str, *, text: str) -> str:
 
 
 def _check_registry(registry: str, *, text: str) -> None:
-    if not _REGISTRY.fullmatch(registry):
+    if registry != DEFAULT_REGISTRY and not _is_plain(registry) and not re.fullmatch(_REGISTRY, registry):
         raise ReferenceInvalidError(text, f"bad registry name {registry!r}")
 
 
@@ -170,11 +169,19 @@ def _check_repository(repository: str, *, text: str, shown: str) -> None:
         raise ReferenceInvalidError(text, "the repository is empty", hint="write it like name:tag")
     if len(repository) > MAX_REPOSITORY_LENGTH:
         raise ReferenceInvalidError(text, f"a repository has at most {MAX_REPOSITORY_LENGTH} characters")
-    if all(_REPOSITORY_PART.fullmatch(part) for part in repository.split("/")):
-        return
     if repository != repository.lower():
         hint = f"did you mean `{text.replace(shown, shown.lower(), 1)}`?"
         raise ReferenceInvalidError(text, "the repository must be lower case", hint=hint)
-    raise ReferenceInvalidError(
-        text, "a part of a repository has lower-case letters and digits, with `.`, `_`, `__` or `-` between them"
-    )
+    if not all(_is_plain(part) or re.fullmatch(_REPOSITORY_PART, part) for part in repository.split("/")):
+        raise ReferenceInvalidError(
+            text, "a part of a repository has lower-case letters and digits, with `.`, `_`, `__` or `-` between them"
+        )
+
+
+def _is_identifier(text: str) -> bool:
+    return len(text) == 64 and not text.strip("0123456789abcdef")
+
+
+def _is_plain(part: str) -> bool:
+    """Tell whether a part is of letters and digits alone, which none of the patterns has to be compiled for."""
+    return part.isascii() and part.isalnum()
