@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=False)
 class Question:
-    """The last key of a vertex that was looked up, or would have been without `--no-cache`.
+    """A key of a vertex that is looked up, or would be without `--no-cache`; what counts afterwards is the last one.
 
     Attributes:
         key: the key.
