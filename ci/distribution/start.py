@@ -16,10 +16,11 @@ import os
 import stat
 import sys
 import time
-from typing import TYPE_CHECKING, NoReturn
 
+TYPE_CHECKING = False  # which type checkers take for their own; `typing` is loaded by no start
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import NoReturn
 
 DAY = 86400.0
 OVERFLOW_ID = 65534
