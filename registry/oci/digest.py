@@ -22,7 +22,7 @@ else:
 HEX_LENGTHS: Final = {"sha256": 64, "sha512": 128}
 """Algorithms that are understood, with the number of hex digits each has."""
 
-_HEX: Final = "0123456789abcdef"
+HEX_DIGITS: Final = "0123456789abcdef"
 
 
 def parse_digest(text: str) -> Digest:
@@ -63,7 +63,7 @@ def _find_fault(text: str) -> str | None:
         return "algorithm is neither sha256 nor sha512"
     if len(digits) != length:
         return f"{algorithm} has {length} hex digits, not {len(digits)}"
-    return "hex digits are 0-9 and a-f in lower case" if digits.strip(_HEX) else None
+    return "hex digits are 0-9 and a-f in lower case" if digits.strip(HEX_DIGITS) else None
 
 
 def _shorten(text: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from registry.errors import DigestInvalidError, ReferenceInvalidError
-from registry.oci.digest import Digest, parse_digest
+from registry.oci.digest import HEX_DIGITS, Digest, parse_digest
 from registry.value import frozen, replace
 
 TYPE_CHECKING = False
@@ -179,7 +179,7 @@ def _check_repository(repository: str, *, text: str, shown: str) -> None:
 
 
 def _is_identifier(text: str) -> bool:
-    return len(text) == 64 and not text.strip("0123456789abcdef")
+    return len(text) == 64 and not text.strip(HEX_DIGITS)
 
 
 def _is_plain(part: str) -> bool:
