@@ -6,6 +6,7 @@ import statistics
 import sys
 import time
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from benchmark import units
@@ -37,11 +38,8 @@ def measure_work(work: Work, tools: Sequence[Tool], repetition: Repetition) -> R
     if "cold" not in work.phases:
         for cold in colds:
             cold.take()
-        _take_turns([*bounds, *warms])
-    elif "warm" not in work.phases:
-        _take_turns([*bounds, *colds])
-    else:
-        _take_turns([*bounds, *[phase for both in zip(colds, warms, strict=True) for phase in both]])
+    measured = {"cold": colds, "warm": warms}
+    _take_turns([*bounds, *chain.from_iterable(zip(*[measured[phase] for phase in work.phases], strict=True))])
     medians = [floor.median for floor in floors]
     results = []
     for tool, cold, warm in zip(tools, colds, warms, strict=True):
