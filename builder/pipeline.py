@@ -20,7 +20,7 @@ from builder.plan.check_values import PlanChecks
 from builder.plan.graph import RunCommand
 from builder.plan.platforms import Plans, convert_all, is_multi_platform
 from builder.request import BuildRequest, CacheTarget, OutputType, is_attested
-from builder.solve.solver import Solver
+from builder.solve.solver import Grants, Solver
 from builder.solve.sources import Sources
 from registry.content.image import Image, load_image, missing_blobs
 from registry.errors import (
@@ -122,11 +122,9 @@ class Build:
             self._context,
             partial(_open_layers, store, request, now),
             sink,
-            secrets=request.secrets,
-            ssh=request.ssh,
+            grants=Grants(secrets=request.secrets, ssh=request.ssh, devices=self._devices),
             named=self._sources.named,
             network=self._sources.network,
-            devices=self._devices,
             imported=self._imported,
             arrivals=self._arrivals,
             explainer=self._explain_cache(),

@@ -30,12 +30,11 @@ if TYPE_CHECKING:
     from builder.errors import StepFailedError
     from builder.image.assemble import Layer
     from builder.plan.graph import RunCommand, Vertex
-    from builder.request import SecretSource, SshSource
-    from builder.solve.devices import Devices
     from builder.solve.failed_step import FailedStep
     from builder.solve.imported_cache import ImportedCaches
     from builder.solve.layer import LayerMaker
     from builder.solve.ops.mounts import Mounts, StepMounts
+    from builder.solve.solver import Grants
     from builder.store import Store
     from runtime.networks import PrivateNetwork
     from runtime.snapshots.snapshotter import Active
@@ -68,9 +67,7 @@ class Commands:
         layers: makes layers.
         zygote: starts steps.
         sink: takes events.
-        secrets: what `--secret` gave.
-        ssh: what `--ssh` gave.
-        devices: gives steps their devices; None if no step asks for one.
+        grants: what the commands may have.
         imported: what other caches know; None if there are none.
         epoch: seconds after which times do not count; None if all do.
         keeps_failed: keep what the first command that fails has left.
@@ -85,9 +82,7 @@ class Commands:
         zygote: Zygote,
         sink: EventSink,
         *,
-        secrets: Sequence[SecretSource],
-        ssh: Sequence[SshSource],
-        devices: Devices | None,
+        grants: Grants,
         imported: ImportedCaches | None,
         epoch: int | None,
         keeps_failed: bool,
@@ -98,9 +93,7 @@ class Commands:
         self._layers = layers
         self._zygote = zygote
         self._sink = sink
-        self._secrets = secrets
-        self._ssh = ssh
-        self._devices = devices
+        self._grants = grants
         self._imported = imported
         self._epoch = epoch
         self._keeps_failed = keeps_failed
@@ -250,16 +243,16 @@ class Commands:
                     self._store,
                     self._context,
                     self._file_systems,
-                    self._secrets,
-                    self._ssh,
+                    self._grants.secrets,
+                    self._grants.ssh,
                     is_canceled=lambda: self._canceled,
                     can_mount=self._zygote.isolation == "namespaces",
                     imported=self._imported,
                 )
             mounts = self._mounts
         with mounts.prepared(vertex, op, sources) as ready:
-            if op.devices and self._devices is not None:
-                self._devices.give(vertex, ready)
+            if op.devices and self._grants.devices is not None:
+                self._grants.devices.give(vertex, ready)
             yield ready
 
     def _is_unchanged(self, vertex: Vertex, op: RunCommand) -> bool:

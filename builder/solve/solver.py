@@ -57,6 +57,18 @@ class Result:
     cached: bool
 
 
+@frozen
+class Grants:
+    """What the user lets the commands of a build have.
+
+    *secrets* and *ssh* are what `--secret` and `--ssh` gave; *devices* gives steps theirs, None if no step asks for one.
+    """
+
+    secrets: tuple[SecretSource, ...]
+    ssh: tuple[SshSource, ...]
+    devices: Devices | None
+
+
 class Solver:
     """Solves one plan.
 
@@ -66,11 +78,9 @@ class Solver:
         context: the build context.
         open_layers: gives what makes layers, when the first one is to be made.
         sink: takes events.
-        secrets: what `--secret` gave.
-        ssh: what `--ssh` gave.
+        grants: what the commands may have.
         named: the named contexts; None if no step reads from one.
         network: gives what fetches the sources of ADD; None if no step needs it.
-        devices: gives steps their devices; None if no step asks for one.
         imported: what other caches know; None if there are none.
         arrivals: fetches the layers of base images that are not in the store; None if all are.
         explainer: says of each step why the cache had it or not; None if nobody asks.
@@ -85,11 +95,9 @@ class Solver:
         open_layers: Callable[[], LayerMaker],
         sink: EventSink,
         *,
-        secrets: Sequence[SecretSource] = (),
-        ssh: Sequence[SshSource] = (),
+        grants: Grants,
         named: NamedContexts | None = None,
         network: Callable[[], Network] | None = None,
-        devices: Devices | None = None,
         imported: ImportedCaches | None = None,
         arrivals: Arrivals | None = None,
         explainer: CacheExplainer | None = None,
@@ -109,14 +117,12 @@ class Solver:
         self._context = context
         self._open_layers = open_layers
         self._sink = sink
-        self._devices = devices
         self._file_systems = FileSystems(store, arrivals)
         self._files = _open_files(self._vertices, store, context, named, network)
         self._results: dict[str, Result] = {}
         self._used: list[str] = []
         self._is_running = False
-        self._secrets = secrets
-        self._ssh = ssh
+        self._grants = grants
 
     @property
     def file_systems(self) -> FileSystems:
@@ -187,9 +193,7 @@ class Solver:
                 self._context,
                 self._open_layers,
                 self._sink,
-                secrets=self._secrets,
-                ssh=self._ssh,
-                devices=self._devices,
+                grants=self._grants,
                 imported=self._imported,
                 epoch=self._epoch,
                 on_layer=on_layer,

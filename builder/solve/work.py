@@ -30,16 +30,14 @@ if TYPE_CHECKING:
     from builder.context.local import LocalContext
     from builder.context.remote import RemoteContext
     from builder.image.assemble import Layer
-    from builder.request import SecretSource, SshSource
     from builder.solve.commands import Commands
-    from builder.solve.devices import Devices
     from builder.solve.failed_step import FailedStep
     from builder.solve.filesystem import FileSystem
     from builder.solve.imported_cache import ImportedCaches
     from builder.solve.layer import LayerMaker
     from builder.solve.questions import Question
     from builder.solve.schedule import Early
-    from builder.solve.solver import Solver
+    from builder.solve.solver import Grants, Solver
     from builder.store import Store
     from builder.tree import Tree
     from runtime.zygote import Zygote
@@ -56,9 +54,7 @@ class VertexWork:
         context: the build context.
         open_layers: gives what makes layers, when the first one is to be made.
         sink: takes events.
-        secrets: what `--secret` gave.
-        ssh: what `--ssh` gave.
-        devices: gives steps their devices; None if no step asks for one.
+        grants: what the commands may have.
         imported: what other caches know; None if there are none.
         epoch: seconds after which times do not count; None if all do.
         on_layer: told of each layer that is made or found, by the thread that did; None if nobody wants to know.
@@ -72,9 +68,7 @@ class VertexWork:
         open_layers: Callable[[], LayerMaker],
         sink: EventSink,
         *,
-        secrets: Sequence[SecretSource],
-        ssh: Sequence[SshSource],
-        devices: Devices | None,
+        grants: Grants,
         imported: ImportedCaches | None,
         epoch: int | None,
         on_layer: Callable[[Vertex, Layer], None] | None,
@@ -85,9 +79,7 @@ class VertexWork:
         self._context = context
         self._open_layers = open_layers
         self._sink = sink
-        self._secrets = secrets
-        self._ssh = ssh
-        self._devices = devices
+        self._grants = grants
         self._imported = imported
         self._epoch = epoch
         self._on_layer = on_layer
@@ -349,9 +341,7 @@ class VertexWork:
             self._layers,
             zygote,
             self._sink,
-            secrets=self._secrets,
-            ssh=self._ssh,
-            devices=self._devices,
+            grants=self._grants,
             imported=self._imported,
             epoch=self._epoch,
             keeps_failed=keeps_failed,
