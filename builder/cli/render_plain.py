@@ -55,7 +55,6 @@ class _Vertex:
     last: float
     lines: list[str] = field(default_factory=list)
     waiting: float = 0.0
-    completed: bool = False
     streams: dict[int, LineAssembler] = field(default_factory=dict)
     parts: dict[str, _Part] = field(default_factory=dict)
 
@@ -92,7 +91,7 @@ class PlainRenderer:
         """Bring steps in the background to light after a while from now on; until then they are shown at once."""
         with self._changed:
             self._paused = False
-            if any(vertex.lines for vertex in self._vertices.values()):
+            if any(vertex.lines for vertex in self._open.values()):
                 self._wake()
 
     def pause(self) -> None:
@@ -132,7 +131,7 @@ class PlainRenderer:
                 self._add(vertex, _status_lines(vertex, event))
             case VertexCompleted():
                 vertex = self._vertex(event.vertex, event.time)
-                if not vertex.completed:
+                if vertex.number in self._open:
                     self._finish_streams(vertex)
                     self._complete(vertex, _outcome(vertex, event))
             case Warned():
@@ -178,17 +177,16 @@ class PlainRenderer:
         if not vertex.lines:
             vertex.waiting = self._clock()
         vertex.lines += lines
-        if vertex.completed or vertex is self._current or self._current is None or self._paused:
+        if vertex.number not in self._open or vertex is self._current or self._current is None or self._paused:
             self._show(vertex)
         else:
             self._wake()
 
     def _complete(self, vertex: _Vertex, outcome: str) -> None:
-        vertex.completed = True
+        del self._open[vertex.number]
         vertex.lines.append(outcome)
         self._show(vertex)
         self._current = None
-        del self._open[vertex.number]
         if self._open:
             others = self._open.values()
             self._show(min(others, key=lambda other: (not other.lines, other.waiting, other.number)))
@@ -243,7 +241,7 @@ class PlainRenderer:
     def _watch(self) -> None:
         with self._changed:
             while not (self._closed or self._paused):
-                oldest = min((vertex.waiting for vertex in self._vertices.values() if vertex.lines), default=None)
+                oldest = min((vertex.waiting for vertex in self._open.values() if vertex.lines), default=None)
                 left = None if oldest is None else oldest + PATIENCE - self._clock()
                 if left is not None and left <= 0:
                     self._write_waiting(patience=PATIENCE)

@@ -374,8 +374,8 @@ def _cut_flags(line: LogicalLine, position: int) -> tuple[tuple[Word, ...], int]
         position = _end_of_blanks(text, position)
         if not text.startswith("--", position):
             return tuple(flags), position
-        start, parts = position, []
-        while match := _flag_token(line.escape).match(text, position):
+        start, parts, token = position, [], _flag_token(line.escape)
+        while match := token.match(text, position):
             position = match.end()
             plain, escaped, single, double = match.groups()
             if plain is not None:
